@@ -1,0 +1,160 @@
+package kernels
+
+import "math"
+
+// Norm says how 8-bit channels become tensor values: (v - Mean) * InvStd per channel, in tensor channel order.
+type Norm struct {
+	BGR    bool // tensor channel 0 is blue
+	Mean   [3]float32
+	InvStd [3]float32
+}
+
+// Letterbox scales pictures of one size into a planar float tensor of another, keeping the aspect ratio, picture at the
+// top left, zero pixels for the rest. Shrinking weighs every source pixel by the area it covers (no aliasing);
+// enlarging is bilinear with half-pixel centres. A Letterbox is made once per size, owns its tables and rows, and is
+// used by one goroutine at a time.
+type Letterbox struct {
+	srcW, srcH, dstW, dstH int
+	outW, outH             int // the part of the tensor the picture covers
+	scale                  float32
+	cols, rows             axis
+	acc                    []float32 // one vertically filtered row, 3*srcW
+	line                   []byte    // one converted source row, 3*srcW
+}
+
+// NewLetterbox makes the tables to scale srcW x srcH pixels into a dstW x dstH tensor. All sizes must be positive.
+func NewLetterbox(srcW, srcH, dstW, dstH int) *Letterbox {
+	s := math.Min(float64(dstW)/float64(srcW), float64(dstH)/float64(srcH))
+	l := &Letterbox{
+		srcW: srcW, srcH: srcH, dstW: dstW, dstH: dstH,
+		outW:  min(dstW, max(1, int(math.Round(float64(srcW)*s)))),
+		outH:  min(dstH, max(1, int(math.Round(float64(srcH)*s)))),
+		scale: float32(s),
+		acc:   make([]float32, 3*srcW),
+		line:  make([]byte, 3*srcW),
+	}
+	l.cols = newAxis(srcW, l.outW, 1/s)
+	l.rows = newAxis(srcH, l.outH, 1/s)
+	return l
+}
+
+// Fits reports whether the tables are for pictures of this size.
+func (l *Letterbox) Fits(w, h int) bool { return l.srcW == w && l.srcH == h }
+
+// Scale is tensor pixels per source pixel: source coordinate = tensor coordinate / Scale.
+func (l *Letterbox) Scale() float32 { return l.scale }
+
+// Into writes the scaled picture as planar float32 [3, dstH, dstW] into dst. im must be of the size the tables are for.
+func (l *Letterbox) Into(dst []float32, im *Image, n *Norm) {
+	if !l.Fits(im.Width, im.Height) || len(dst) != 3*l.dstW*l.dstH {
+		panic("kernels: letterbox used for another size")
+	}
+	plane := l.dstW * l.dstH
+	off, pad := channelOrder(n, plane)
+	for y := range l.outH {
+		l.filterRow(im, y)
+		for c := range 3 {
+			row := dst[off[c]+y*l.dstW:][:l.dstW]
+			mean, inv := chanNorm(n, off[c]/plane)
+			l.cols.apply(row[:l.outW], l.acc, c, mean, inv)
+			fill(row[l.outW:], pad[off[c]/plane])
+		}
+	}
+	for c := range 3 {
+		fill(dst[c*plane+l.outH*l.dstW:(c+1)*plane], pad[c])
+	}
+}
+
+// filterRow computes output row y, still at full source width, into acc.
+func (l *Letterbox) filterRow(im *Image, y int) {
+	first, taps := l.rows.at(y)
+	for i, w := range taps {
+		src := im.Row(l.line, first+i)
+		acc := l.acc[:len(src)]
+		if i == 0 {
+			for x, v := range src {
+				acc[x] = w * float32(v)
+			}
+			continue
+		}
+		for x, v := range src {
+			acc[x] += w * float32(v)
+		}
+	}
+}
+
+// channelOrder gives for R, G, B the offset of its plane, and per tensor channel the value of a zero pixel.
+func channelOrder(n *Norm, plane int) (off [3]int, pad [3]float32) {
+	off = [3]int{0, plane, 2 * plane}
+	if n.BGR {
+		off = [3]int{2 * plane, plane, 0}
+	}
+	for c := range 3 {
+		pad[c] = -n.Mean[c] * n.InvStd[c]
+	}
+	return off, pad
+}
+
+func chanNorm(n *Norm, c int) (mean, inv float32) { return n.Mean[c], n.InvStd[c] }
+
+func fill(dst []float32, v float32) {
+	for i := range dst {
+		dst[i] = v
+	}
+}
+
+// axis is a table of filter taps for one direction: output i is the weighted sum of len(taps) inputs from first[i].
+type axis struct {
+	first []int
+	width int
+	taps  []float32 // width per output, zero padded
+}
+
+func newAxis(src, dst int, step float64) axis {
+	radius := math.Max(step, 1)
+	a := axis{first: make([]int, dst), width: min(src, int(math.Ceil(radius))+1)}
+	a.taps = make([]float32, dst*a.width)
+	for i := range dst {
+		var lo float64
+		weight := func(p int) float64 { return 0 }
+		if step > 1 { // area: pixel p covers [p, p+1)
+			lo = float64(i) * step
+			hi := math.Min(lo+step, float64(src))
+			weight = func(p int) float64 { return math.Max(0, math.Min(hi, float64(p)+1)-math.Max(lo, float64(p))) }
+		} else { // bilinear around the centre, edges repeated
+			centre := math.Min(math.Max((float64(i)+0.5)*step-0.5, 0), float64(src-1))
+			lo = centre
+			weight = func(p int) float64 { return math.Max(0, 1-math.Abs(centre-float64(p))) }
+		}
+		a.set(i, min(int(lo), src-a.width), weight)
+	}
+	return a
+}
+
+// set stores the normalised taps of output i.
+func (a *axis) set(i, first int, weight func(int) float64) {
+	a.first[i] = first
+	row := a.taps[i*a.width:][:a.width]
+	var sum float64
+	for k := range row {
+		sum += weight(first + k)
+	}
+	for k := range row {
+		row[k] = float32(weight(first+k) / sum)
+	}
+}
+
+func (a *axis) at(i int) (int, []float32) { return a.first[i], a.taps[i*a.width:][:a.width] }
+
+// apply filters channel c of the interleaved row src into dst and normalises it.
+func (a *axis) apply(dst, src []float32, c int, mean, inv float32) {
+	for x := range dst {
+		first, taps := a.first[x], a.taps[x*a.width:][:a.width]
+		in := src[3*first+c:]
+		var sum float32
+		for k, w := range taps {
+			sum += w * in[3*k]
+		}
+		dst[x] = (sum - mean) * inv
+	}
+}
