@@ -105,8 +105,8 @@ func (c *connection) options() *mqtt.ClientOptions {
 // device can take: the broker would deliver it for ever. Commands that wait there are lost with it; their senders get no
 // answer and send again.
 func (l *Link) poisoned(conn *guardedConn) {
-	l.discard = errors.Is(conn.why(), errOversize)
-	if l.discard {
+	if errors.Is(conn.why(), errOversize) {
+		l.discard = true // until a connection came up
 		l.log.Error("broker holds a packet that is too large; discarding its session for this device", "limit_bytes", maxPacketBytes)
 	}
 }

@@ -203,6 +203,7 @@ func (l *Link) once(ctx context.Context) error {
 	defer c.finish()
 	err = c.hello(ctx)
 	if err == nil {
+		l.discard = false
 		l.status.connected(l.deps.Now(), c.session)
 		l.log.Info("fleet link is up", "session", c.session)
 		err = c.serve(ctx)
