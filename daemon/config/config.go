@@ -1,0 +1,186 @@
+// Package config reads vigild's configuration: one TOML file, strict and versioned.
+//
+// Promises: an unknown key, a value of the wrong kind or out of range, and a file of another version are errors that name
+// the file, the line, the key and the remedy; nothing is guessed, nothing else is opened. What the file leaves out has
+// the default that Default returns. The result is a value; it is not changed after Load and may be shared.
+//
+// It does not check that sockets, devices or keys exist: the doctor and the start of the daemon do.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// Version is the value of the key "version" that this program reads.
+const Version = 1
+
+// MaxBytes bounds the file.
+const MaxBytes = 1 << 20
+
+// DefaultPath is where vigild looks when no --config is given.
+const DefaultPath = "/etc/vigil/vigild.toml"
+
+// Config is the whole file.
+type Config struct {
+	Version  int      `toml:"version"`
+	StateDir string   `toml:"state_dir"` // everything the device keeps
+	TPM      TPM      `toml:"tpm"`
+	Runtime  Runtime  `toml:"runtime"`
+	Models   Models   `toml:"models"`
+	Policy   Policy   `toml:"policy"`
+	API      API      `toml:"api"`
+	Fleet    Fleet    `toml:"fleet"`
+	Log      Log      `toml:"log"`
+	Sensors  []Sensor `toml:"sensors"`
+}
+
+// TPM says where the TPM is.
+type TPM struct {
+	Address string `toml:"address"` // "/dev/tpmrm0" or "unix:/path"; empty finds the kernel's
+	PCRs    []int  `toml:"pcrs"`    // registers of the SHA-256 bank that the root secret is bound to, at provisioning
+}
+
+// Runtime configures ONNX Runtime.
+type Runtime struct {
+	Library string `toml:"library"` // path of libonnxruntime.so.1; empty searches
+	Threads int    `toml:"threads"` // per engine
+}
+
+// Models names the bundles in use.
+type Models struct {
+	Face string `toml:"face"` // id of an imported bundle; empty takes the only one there is
+}
+
+// Policy decides what a score means. A threshold of 0 is the bundle's own.
+type Policy struct {
+	VerifyThreshold    float64  `toml:"verify_threshold"`
+	IdentifyThreshold  float64  `toml:"identify_threshold"`
+	DuplicateThreshold float64  `toml:"duplicate_threshold"`
+	EnrollQuality      float64  `toml:"enroll_quality"` // least quality of an enrolment sample, 0..1
+	ProbeQuality       float64  `toml:"probe_quality"`  // least quality of a face that is judged, 0..1
+	EnrollSamples      int      `toml:"enroll_samples"` // least number of good samples
+	ConfirmFrames      int      `toml:"confirm_frames"` // frames that must agree on a person
+	UnknownFrames      int      `toml:"unknown_frames"` // judged frames without a match that make a stranger
+	EventHold          Duration `toml:"event_hold"`     // a face away for this long makes a new event when it returns
+	MaxFailures        int      `toml:"max_failures"`   // failed verifications of one person that lock it; 0 never
+	FailureWindow      Duration `toml:"failure_window"` // in this time
+	Lockout            Duration `toml:"lockout"`        // how long it stays locked
+	AuditUnknown       bool     `toml:"audit_unknown"`  // strangers are decisions too
+	FrameDeadline      Duration `toml:"frame_deadline"` // a frame that takes longer is given up
+	EnrollTimeout      Duration `toml:"enroll_timeout"` // an enrolment at a sensor ends after this
+	APIQueue           int      `toml:"api_queue"`      // requests that may wait for the engines; more are refused
+}
+
+// API configures the local interface.
+type API struct {
+	Socket string `toml:"socket"` // UNIX socket; empty is state_dir/vigild.sock
+}
+
+// Fleet configures central management. An empty broker switches it off.
+type Fleet struct {
+	Broker        string   `toml:"broker"` // host:port
+	ServerName    string   `toml:"server_name"`
+	Tenant        string   `toml:"tenant"`
+	CA            string   `toml:"ca"`             // PEM file: the only authority trusted for the broker
+	Certificate   string   `toml:"certificate"`    // PEM file: this device's chain, for the key in the TPM
+	ManagementKey string   `toml:"management_key"` // file: X25519 public key, base64; events are encrypted to it
+	CommandKeys   []string `toml:"command_keys"`   // files: Ed25519 public keys, PEM; commands must be signed by one
+}
+
+// Log configures the log on standard error.
+type Log struct {
+	Level  string `toml:"level"`  // debug, info, warn, error
+	Format string `toml:"format"` // text or json
+}
+
+// Sensor is one source of frames.
+type Sensor struct {
+	Name   string  `toml:"name"`
+	Driver string  `toml:"driver"` // replay
+	Path   string  `toml:"path"`
+	Rate   float64 `toml:"rate"`  // frames per second, 0 is the recording's own
+	Speed  float64 `toml:"speed"` // 0 and 1 are real time
+	Step   bool    `toml:"step"`  // every frame, as fast as they are taken: nothing is dropped
+	Loop   bool    `toml:"loop"`
+	Repeat int     `toml:"repeat"` // times each picture is shown
+	Width  int     `toml:"width"`  // pixels, raw recordings only
+	Height int     `toml:"height"`
+}
+
+// Duration is a time.Duration written as "1.5s".
+type Duration time.Duration
+
+// UnmarshalText reads "300ms", "2m".
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not a duration such as 300ms, 2s or 5m", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// MarshalText writes the duration as UnmarshalText reads it.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// Default is the configuration of an empty file.
+func Default() Config {
+	return Config{
+		Version:  Version,
+		StateDir: "/var/lib/vigil",
+		TPM:      TPM{PCRs: []int{7}},
+		Runtime:  Runtime{Threads: 2},
+		Policy: Policy{
+			EnrollQuality: 0.25, ProbeQuality: 0.05, EnrollSamples: 2, ConfirmFrames: 2, UnknownFrames: 5,
+			EventHold: Duration(2 * time.Second), MaxFailures: 5, FailureWindow: Duration(time.Minute),
+			Lockout: Duration(5 * time.Minute), AuditUnknown: true, FrameDeadline: Duration(2 * time.Second),
+			EnrollTimeout: Duration(30 * time.Second), APIQueue: 16,
+		},
+		Fleet: Fleet{Tenant: "default"},
+		Log:   Log{Level: "info", Format: "text"},
+	}
+}
+
+// Load reads, checks and completes the file.
+func Load(path string) (Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("cannot read the configuration: %w (write one, or name another with --config)", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
+	if err != nil {
+		return Config{}, fmt.Errorf("cannot read the configuration %s: %w", path, err)
+	}
+	return Parse(path, data)
+}
+
+// Parse is Load for bytes; name is used in errors. Errors of the content are *Error or several joined.
+func Parse(name string, data []byte) (Config, error) {
+	if len(data) > MaxBytes {
+		return Config{}, &Error{File: name, Err: fmt.Errorf("over %d bytes", MaxBytes)}
+	}
+	c := Default()
+	d := toml.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return Config{}, locate(name, err)
+	}
+	lines, err := lineIndex(data)
+	if err != nil {
+		return Config{}, &Error{File: name, Err: err}
+	}
+	if _, ok := lines["version"]; !ok {
+		return Config{}, &Error{File: name, Line: 1, Key: "version", Err: fmt.Errorf("is missing: begin the file with version = %d", Version)}
+	}
+	v := validator{file: name, lines: lines}
+	v.check(&c)
+	return c, errors.Join(v.errs...)
+}

@@ -1,0 +1,116 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// validator collects what is wrong, so that a user mends it all at once.
+type validator struct {
+	file  string
+	lines map[string]int
+	errs  []error
+}
+
+// require records an error for key unless ok.
+func (v *validator) require(ok bool, key, format string, args ...any) {
+	if ok {
+		return
+	}
+	line := v.lines[key]
+	for k := key; line == 0 && k != ""; line = v.lines[k] { // a key that was left out: the line of its table
+		k = k[:max(0, strings.LastIndexByte(k, '.'))]
+		if k == "" {
+			break
+		}
+	}
+	v.errs = append(v.errs, &Error{File: v.file, Line: line, Key: key, Err: fmt.Errorf(format, args...)})
+}
+
+var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+func (v *validator) check(c *Config) {
+	v.require(c.Version == Version, "version", "%d cannot be read: this program reads version %d", c.Version, Version)
+	v.require(filepath.IsAbs(c.StateDir), "state_dir", "%q must be an absolute path", c.StateDir)
+	v.require(c.TPM.Address == "" || strings.HasPrefix(c.TPM.Address, "unix:/") || filepath.IsAbs(c.TPM.Address),
+		"tpm.address", "%q: \"/dev/tpmrm0\" or \"unix:/path/to/socket\"", c.TPM.Address)
+	v.require(len(c.TPM.PCRs) > 0, "tpm.pcrs", "at least one register")
+	for _, r := range c.TPM.PCRs {
+		v.require(r >= 0 && r < 24, "tpm.pcrs", "register %d: 0 to 23", r)
+	}
+	v.require(c.Runtime.Threads >= 1 && c.Runtime.Threads <= 64, "runtime.threads", "%d: 1 to 64", c.Runtime.Threads)
+	v.policy(&c.Policy)
+	v.fleet(&c.Fleet)
+	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	v.oneOf("log.format", c.Log.Format, "text", "json")
+	v.require(c.API.Socket == "" || filepath.IsAbs(c.API.Socket), "api.socket", "%q must be an absolute path", c.API.Socket)
+	v.require(len(c.API.Socket) < 104, "api.socket", "a socket's path holds at most 103 bytes")
+	v.sensors(c.Sensors)
+}
+
+func (v *validator) oneOf(key, value string, allowed ...string) {
+	for _, a := range allowed {
+		if a == value {
+			return
+		}
+	}
+	v.require(false, key, "%q: one of %s", value, strings.Join(allowed, ", "))
+}
+
+func (v *validator) policy(p *Policy) {
+	for key, t := range map[string]float64{
+		"verify_threshold": p.VerifyThreshold, "identify_threshold": p.IdentifyThreshold, "duplicate_threshold": p.DuplicateThreshold,
+	} {
+		v.require(t >= 0 && t < 1, "policy."+key, "%v: from 0 (the bundle's own) to below 1", t)
+	}
+	v.require(p.EnrollQuality >= 0 && p.EnrollQuality <= 1, "policy.enroll_quality", "%v: 0 to 1", p.EnrollQuality)
+	v.require(p.ProbeQuality >= 0 && p.ProbeQuality <= 1, "policy.probe_quality", "%v: 0 to 1", p.ProbeQuality)
+	for key, n := range map[string]int{
+		"enroll_samples": p.EnrollSamples, "confirm_frames": p.ConfirmFrames, "unknown_frames": p.UnknownFrames,
+	} {
+		v.require(n >= 1 && n <= 16, "policy."+key, "%d: 1 to 16", n)
+	}
+	v.require(p.APIQueue >= 1 && p.APIQueue <= 1024, "policy.api_queue", "%d: 1 to 1024", p.APIQueue)
+	v.require(p.MaxFailures >= 0 && p.MaxFailures <= 100, "policy.max_failures", "%d: 0 (never) to 100", p.MaxFailures)
+	for key, d := range map[string]Duration{
+		"event_hold": p.EventHold, "failure_window": p.FailureWindow, "lockout": p.Lockout,
+		"frame_deadline": p.FrameDeadline, "enroll_timeout": p.EnrollTimeout,
+	} {
+		v.require(d >= Duration(10*time.Millisecond) && d <= Duration(24*time.Hour), "policy."+key, "%v: 10ms to 24h", time.Duration(d))
+	}
+}
+
+func (v *validator) fleet(f *Fleet) {
+	v.require(namePattern.MatchString(f.Tenant), "fleet.tenant", "%q: 1 to 63 of a-z, 0-9 and dash", f.Tenant)
+	if f.Broker == "" {
+		return
+	}
+	for key, value := range map[string]string{
+		"ca": f.CA, "certificate": f.Certificate, "management_key": f.ManagementKey,
+	} {
+		v.require(filepath.IsAbs(value), "fleet."+key, "%q: an absolute path is needed when fleet.broker is set", value)
+	}
+	v.require(len(f.CommandKeys) > 0, "fleet.command_keys", "at least one key file is needed when fleet.broker is set")
+}
+
+// maxSensors bounds the sensors of one device.
+const maxSensors = 16
+
+func (v *validator) sensors(list []Sensor) {
+	v.require(len(list) <= maxSensors, "sensors", "%d of them, at most %d", len(list), maxSensors)
+	seen := map[string]bool{}
+	for i, s := range list {
+		key := fmt.Sprintf("sensors[%d]", i)
+		v.require(namePattern.MatchString(s.Name), key+".name", "%q: 1 to 63 of a-z, 0-9 and dash", s.Name)
+		v.require(!seen[s.Name], key+".name", "%q is used twice", s.Name)
+		seen[s.Name] = true
+		v.oneOf(key+".driver", s.Driver, "replay")
+		v.require(filepath.IsAbs(s.Path), key+".path", "%q must be an absolute path", s.Path)
+		v.require(s.Rate >= 0 && s.Rate <= 1000, key+".rate", "%v: 0 to 1000 frames per second", s.Rate)
+		v.require(s.Speed >= 0 && s.Speed <= 1000, key+".speed", "%v: 0 to 1000", s.Speed)
+		v.require(s.Repeat >= 0 && s.Repeat <= 1000, key+".repeat", "%d: 0 to 1000", s.Repeat)
+	}
+}

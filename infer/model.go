@@ -1,0 +1,88 @@
+package infer
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+)
+
+// Model is a bundle: its manifest and a way to its files. It holds no weights; they are read when an engine is made.
+type Model struct {
+	Manifest *Manifest
+	Open     func(name string) (Weights, error) // one file of the bundle, decrypted and in memory
+}
+
+// Weights is the content of one model file in memory that its owner wipes on Close.
+type Weights interface {
+	Bytes() []byte
+	Close() error
+}
+
+// ErrChecksum means that a file of a bundle is not the one that bundle.json pins.
+var ErrChecksum = errors.New("checksum differs from bundle.json")
+
+// VerifyFile checks a file's bytes against the manifest.
+func (m *Manifest) VerifyFile(name string, data []byte) error {
+	spec, ok := m.Files[name]
+	if !ok {
+		return fmt.Errorf("file %q is not part of bundle %s", name, m.ID)
+	}
+	sum := sha256.Sum256(data)
+	if want, _ := hex.DecodeString(spec.SHA256); int64(len(data)) != spec.Bytes || subtle.ConstantTimeCompare(sum[:], want) != 1 {
+		return fmt.Errorf("bundle %s, file %s: %w (%d bytes, sha256 %x; expected %d bytes, %s): fetch the file again from its source",
+			m.ID, name, ErrChecksum, len(data), sum[:], spec.Bytes, spec.SHA256)
+	}
+	return nil
+}
+
+// ReadFile reads one file of an unpacked bundle and verifies it.
+func (m *Manifest) ReadFile(dir fs.FS, name string) ([]byte, error) {
+	spec, ok := m.Files[name]
+	if !ok {
+		return nil, fmt.Errorf("file %q is not part of bundle %s", name, m.ID)
+	}
+	f, err := dir.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("bundle %s: %w", m.ID, err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, spec.Bytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("bundle %s, file %s: %w", m.ID, name, err)
+	}
+	return data, m.VerifyFile(name, data)
+}
+
+// FromDir is a Model over an unpacked bundle. manifest may be nil, then bundle.json is read from dir; a preset passes
+// its own and needs only the weights there.
+func FromDir(dir fs.FS, manifest *Manifest) (*Model, error) {
+	if manifest == nil {
+		f, err := dir.Open(ManifestName)
+		if err != nil {
+			return nil, fmt.Errorf("not a bundle: %w", err)
+		}
+		defer f.Close()
+		data, err := io.ReadAll(io.LimitReader(f, MaxManifestBytes+1))
+		if err != nil {
+			return nil, fmt.Errorf("cannot read %s: %w", ManifestName, err)
+		}
+		if manifest, err = ParseManifest(data); err != nil {
+			return nil, err
+		}
+	}
+	open := func(name string) (Weights, error) {
+		data, err := manifest.ReadFile(dir, name)
+		return plainWeights(data), err
+	}
+	return &Model{Manifest: manifest, Open: open}, nil
+}
+
+// plainWeights are weights that were no secret: they come from an open folder.
+type plainWeights []byte
+
+func (w plainWeights) Bytes() []byte { return w }
+func (w plainWeights) Close() error  { return nil }

@@ -1,0 +1,208 @@
+// Package replay is the sensor driver that plays recordings: a folder of pictures, an MJPEG file, a Y4M or raw NV12
+// stream.
+//
+// Promises: frames come in order and none is lost by this package (wrap the source in sensors.Newest for the manners of
+// a camera). A picture that is broken is passed over with a *sensors.SkippedError that names it and is counted; the
+// stream goes on behind it. At PaceReal and faster, Next waits until a frame is due; at PaceStep it never waits. Memory is
+// the pool: when all its frames are held, Next blocks until one is released or the context ends.
+//
+// It owns the open file. It does not decode H.264 and does not keep the time stamps of a recording.
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"vigil/sensors"
+)
+
+// Options says what to play and how.
+type Options struct {
+	Name  string  // name of the sensor, put into every frame
+	Path  string  // a folder of .jpg/.jpeg/.png, or a file .mjpeg/.mjpg, .y4m, .nv12
+	Rate  float64 // frames per second; 0 takes the recording's own, or 15 where it has none
+	Speed float64 // 1 plays at Rate, 10 ten times as fast, 0 means 1
+	Step  bool    // frame by frame: Next never waits
+	Loop  bool    // start again at the end instead of io.EOF
+
+	Width, Height int // pixels, for .nv12 only, which does not say
+
+	Frames int // how many frames may be held at once; 0 means 4
+}
+
+// defaultRate is what a recording without a frame rate plays at, in frames per second.
+const defaultRate = 15
+
+// Source plays one recording. It implements sensors.Source.
+type Source struct {
+	opts    Options
+	pool    *sensors.Pool
+	stream  stream
+	closed  chan struct{}
+	seq     uint64
+	due     time.Time
+	skipped atomic.Uint64
+	sinceOK int // broken pictures in a row
+}
+
+// stream reads one kind of recording. next returns io.EOF at the end and a *sensors.SkippedError for a broken picture,
+// after which it stands behind it.
+type stream interface {
+	next(ctx context.Context, pool *sensors.Pool) (*sensors.Frame, error)
+	rewind() error
+	rate() float64 // frames per second, 0 if the recording does not say
+	close() error
+}
+
+// Open opens a recording. The error names the path and, for an unknown kind, the kinds there are.
+func Open(o Options) (*Source, error) {
+	if o.Frames == 0 {
+		o.Frames = 4
+	}
+	if o.Speed == 0 {
+		o.Speed = 1
+	}
+	if o.Rate < 0 || o.Speed < 0 || o.Frames < 0 {
+		return nil, fmt.Errorf("replay %s: rate, speed and frames cannot be negative", o.Path)
+	}
+	st, err := openStream(o)
+	if err != nil {
+		return nil, fmt.Errorf("cannot replay %s: %w", o.Path, err)
+	}
+	if o.Rate == 0 {
+		o.Rate = st.rate()
+	}
+	if o.Rate == 0 {
+		o.Rate = defaultRate
+	}
+	return &Source{opts: o, pool: sensors.NewPool(o.Frames), stream: st, closed: make(chan struct{})}, nil
+}
+
+func openStream(o Options) (stream, error) {
+	info, err := os.Stat(o.Path)
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		return openFolder(o.Path)
+	}
+	switch ext := strings.ToLower(filepath.Ext(o.Path)); ext {
+	case ".mjpeg", ".mjpg":
+		return openMJPEG(o.Path)
+	case ".y4m":
+		return openY4M(o.Path)
+	case ".nv12":
+		return openNV12(o.Path, o.Width, o.Height)
+	case ".jpg", ".jpeg", ".png":
+		return &folder{names: []string{o.Path}}, nil
+	default:
+		return nil, fmt.Errorf("unknown kind %q: a folder of pictures, .jpg, .png, .mjpeg, .y4m or .nv12 can be played", ext)
+	}
+}
+
+// Skipped is the number of broken pictures passed over so far.
+func (s *Source) Skipped() uint64 { return s.skipped.Load() }
+
+// maxBroken is how many broken pictures in a row a loop tolerates before it is called hopeless.
+const maxBroken = 10000
+
+// Next implements sensors.Source.
+func (s *Source) Next(ctx context.Context) (*sensors.Frame, error) {
+	for {
+		if err := s.stopped(ctx); err != nil {
+			return nil, err
+		}
+		f, err := s.stream.next(ctx, s.pool)
+		switch {
+		case err == nil:
+			s.sinceOK = 0
+			return s.deliver(ctx, f)
+		case errors.Is(err, io.EOF):
+			if !s.opts.Loop || s.seq == 0 {
+				return nil, io.EOF
+			}
+			if err := s.stream.rewind(); err != nil {
+				return nil, fmt.Errorf("cannot replay %s again: %w", s.opts.Path, err)
+			}
+		default:
+			return nil, s.skip(err)
+		}
+	}
+}
+
+func (s *Source) stopped(ctx context.Context) error {
+	select {
+	case <-s.closed:
+		return os.ErrClosed
+	default:
+		return ctx.Err()
+	}
+}
+
+// skip counts a broken picture; any other error passes through as it is.
+func (s *Source) skip(err error) error {
+	var skipped *sensors.SkippedError
+	if !errors.As(err, &skipped) {
+		return err
+	}
+	s.skipped.Add(1)
+	if s.sinceOK++; s.sinceOK > maxBroken {
+		return fmt.Errorf("cannot replay %s: %d broken pictures in a row, the last: %w", s.opts.Path, s.sinceOK, skipped.Err)
+	}
+	return err
+}
+
+// deliver stamps a frame and waits until it is due.
+func (s *Source) deliver(ctx context.Context, f *sensors.Frame) (*sensors.Frame, error) {
+	if err := s.pace(ctx); err != nil {
+		f.Release()
+		return nil, err
+	}
+	s.seq++
+	f.Sensor, f.Seq, f.Captured = s.opts.Name, s.seq, time.Now()
+	return f, nil
+}
+
+func (s *Source) pace(ctx context.Context) error {
+	if s.opts.Step {
+		return nil
+	}
+	now := time.Now()
+	if s.due.IsZero() {
+		s.due = now
+	}
+	wait := s.due.Sub(now)
+	s.due = s.due.Add(time.Duration(float64(time.Second) / (s.opts.Rate * s.opts.Speed)))
+	if wait <= 0 {
+		return nil
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-s.closed:
+		return os.ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close closes the recording and wakes a waiting Next. The memory of frames that nobody holds is wiped.
+func (s *Source) Close() error {
+	select {
+	case <-s.closed:
+		return nil
+	default:
+	}
+	close(s.closed)
+	s.pool.Wipe()
+	return s.stream.close()
+}
