@@ -38,8 +38,10 @@ func Live() (buffers, bytes int64) {
 // zero value is a closed buffer. Every way of printing, logging or marshalling
 // it yields "[secret]". Copies of a Buffer share the same memory.
 type Buffer struct {
-	_ [0]func() // not comparable with ==, use Equal
-	r *region
+	// A function hides the memory from package fmt, which follows a pointer in
+	// an unexported field when the verb does not suit it. It also makes buffers
+	// incomparable with ==; use Equal.
+	get func() *region
 }
 
 // region is what copies of a Buffer share.
@@ -66,7 +68,8 @@ func New(sizeBytes int) (*Buffer, error) {
 	}
 	live.buffers.Add(1)
 	live.bytes.Add(int64(len(mapping)))
-	return &Buffer{r: &region{mapping: mapping, size: sizeBytes}}, nil
+	r := &region{mapping: mapping, size: sizeBytes}
+	return &Buffer{get: func() *region { return r }}, nil
 }
 
 // FromBytes moves src into a new buffer: it copies src, then zeroes it, also
@@ -77,22 +80,23 @@ func FromBytes(src []byte) (*Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	copy(b.r.mapping, src)
+	copy(b.Bytes(), src)
 	return b, nil
 }
 
 // Bytes returns the buffer's memory, Len bytes long, or nil after Close. The
 // slice is the memory itself: it must not outlive the buffer.
 func (b *Buffer) Bytes() []byte {
-	if b == nil || b.r == nil {
+	if b == nil || b.get == nil {
 		return nil
 	}
-	b.r.mu.Lock()
-	defer b.r.mu.Unlock()
-	if b.r.mapping == nil {
+	r := b.get()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mapping == nil {
 		return nil
 	}
-	return b.r.mapping[:b.r.size:b.r.size]
+	return r.mapping[:r.size:r.size]
 }
 
 // Len returns the size in bytes that was asked for, or 0 after Close.
@@ -101,16 +105,17 @@ func (b *Buffer) Len() int { return len(b.Bytes()) }
 // Close zeroes and unmaps the memory. Closing twice is harmless. The caller
 // must know that nobody still reads the slice that Bytes gave.
 func (b *Buffer) Close() error {
-	if b == nil || b.r == nil {
+	if b == nil || b.get == nil {
 		return nil
 	}
-	b.r.mu.Lock()
-	defer b.r.mu.Unlock()
-	mapping := b.r.mapping
+	r := b.get()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	mapping := r.mapping
 	if mapping == nil {
 		return nil
 	}
-	b.r.mapping = nil
+	r.mapping = nil
 	Zero(mapping)
 	live.buffers.Add(-1)
 	live.bytes.Add(-int64(len(mapping)))
