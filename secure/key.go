@@ -13,17 +13,12 @@ import (
 // prints, logs and marshals as "[secret]". Safe for concurrent use.
 type Key struct {
 	mu      sync.RWMutex // held for reading during a call, for writing by Close
-	raw     *mem.Buffer  // keyBytes bytes; nil once closed
+	raw     *mem.Buffer  // the key is its last keyBytes bytes; nil once closed
 	version uint32
 }
 
-// newKey takes ownership of raw, which must hold keyBytes bytes.
-func newKey(raw *mem.Buffer, version uint32) (*Key, error) {
-	if raw.Len() != keyBytes {
-		return nil, fmt.Errorf("cannot use a key of %d bytes, it must have %d: %w", raw.Len(), keyBytes, ErrFormat)
-	}
-	return &Key{raw: raw, version: version}, nil
-}
+// bytes returns the key itself; k.mu is held and k is open.
+func (k *Key) bytes() []byte { return k.raw.Bytes()[k.raw.Len()-keyBytes:] }
 
 // Version is the number that envelopes of this key carry.
 func (k *Key) Version() uint32 { return k.version }
@@ -44,7 +39,7 @@ func (k *Key) seal(plaintext []byte, domain string, aad AAD) ([]byte, error) {
 	if k.raw == nil {
 		return nil, fmt.Errorf("cannot seal: key %w", ErrClosed)
 	}
-	return sealEnvelope(k.raw.Bytes(), k.version, plaintext, domain, aad)
+	return sealEnvelope(k.bytes(), k.version, plaintext, domain, aad)
 }
 
 // Open decrypts an envelope that Seal made with the same key and aad. The
@@ -88,7 +83,7 @@ func (k *Key) open(dst, raw []byte, domain string, aad AAD) (int, error) {
 	case e.keyVersion != k.version:
 		return 0, fmt.Errorf("cannot open envelope of key version %d with version %d: %w", e.keyVersion, k.version, ErrKeyVersion)
 	}
-	return n, openEnvelope(dst[:n], k.raw.Bytes(), e, domain, aad)
+	return n, openEnvelope(dst[:n], k.bytes(), e, domain, aad)
 }
 
 // Close zeroes the key. It waits for calls in progress; closing twice is

@@ -146,7 +146,7 @@ func deriveWrapper(root *mem.Buffer, device string) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newKey(raw, 1)
+	return &Key{raw: raw, version: 1}, nil
 }
 
 // derive returns sizeBytes bytes of HKDF-SHA256 from root under label and
@@ -181,14 +181,13 @@ func (r *Keyring) NewDEK(p Purpose, aad AAD) (dek *Key, wrapped []byte, err erro
 	if err != nil {
 		return nil, nil, err
 	}
-	defer plain.Close()
 	binary.BigEndian.PutUint32(plain.Bytes(), 1)
 	rand.Read(plain.Bytes()[4:])
 	if wrapped, err = kek.seal(plain.Bytes(), domainDEK, aad.forPurpose(p)); err != nil {
+		plain.Close()
 		return nil, nil, err
 	}
-	dek, err = dekFrom(plain)
-	return dek, wrapped, err
+	return dekFrom(plain), wrapped, nil
 }
 
 // OpenDEK unwraps a key that NewDEK wrapped for the same purpose and aad. The
@@ -209,11 +208,11 @@ func (r *Keyring) OpenDEK(p Purpose, wrapped []byte, aad AAD) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer plain.Close()
 	if _, err := kek.open(plain.Bytes(), wrapped, domainDEK, aad.forPurpose(p)); err != nil {
+		plain.Close()
 		return nil, err
 	}
-	return dekFrom(plain)
+	return dekFrom(plain), nil
 }
 
 // forPurpose binds the AAD of a wrapped DEK to its purpose too, although each
@@ -233,14 +232,9 @@ func wrappedVersion(wrapped []byte) (uint32, error) {
 	return e.keyVersion, err
 }
 
-// dekFrom copies the key out of the plaintext of a wrapped DEK.
-func dekFrom(plain *mem.Buffer) (*Key, error) {
-	raw, err := mem.New(keyBytes)
-	if err != nil {
-		return nil, err
-	}
-	copy(raw.Bytes(), plain.Bytes()[4:])
-	return newKey(raw, binary.BigEndian.Uint32(plain.Bytes()))
+// dekFrom makes a key of the plaintext of a wrapped DEK and takes ownership.
+func dekFrom(plain *mem.Buffer) *Key {
+	return &Key{raw: plain, version: binary.BigEndian.Uint32(plain.Bytes())}
 }
 
 // kek finds the key of a purpose: the newest, or the one of that version. The
