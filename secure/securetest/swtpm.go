@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -51,6 +52,9 @@ func StartSWTPM(dir string, options ...Option) (addr string, stop func() error, 
 	program, err := exec.LookPath("swtpm")
 	if err != nil {
 		return "", nil, ErrNoSWTPM
+	}
+	if strings.Contains(dir+s.log, ",") {
+		return "", nil, fmt.Errorf("cannot start swtpm in %q: its options know no comma in a path", dir)
 	}
 	state := filepath.Join(dir, "state")
 	if err := os.MkdirAll(state, 0o700); err != nil {
