@@ -25,12 +25,13 @@ import (
 
 // Options says what to play and how.
 type Options struct {
-	Name  string  // name of the sensor, put into every frame
-	Path  string  // a folder of .jpg/.jpeg/.png, or a file .mjpeg/.mjpg, .y4m, .nv12
-	Rate  float64 // frames per second; 0 takes the recording's own, or 15 where it has none
-	Speed float64 // 1 plays at Rate, 10 ten times as fast, 0 means 1
-	Step  bool    // frame by frame: Next never waits
-	Loop  bool    // start again at the end instead of io.EOF
+	Name   string  // name of the sensor, put into every frame
+	Path   string  // a folder of .jpg/.jpeg/.png, or a file .mjpeg/.mjpg, .y4m, .nv12
+	Rate   float64 // frames per second; 0 takes the recording's own, or 15 where it has none
+	Speed  float64 // 1 plays at Rate, 10 ten times as fast, 0 means 1
+	Step   bool    // frame by frame: Next never waits
+	Loop   bool    // start again at the end instead of io.EOF
+	Repeat int     // how many times each picture is shown, as if somebody stood there; 0 means once
 
 	Width, Height int // pixels, for .nv12 only, which does not say
 
@@ -49,7 +50,9 @@ type Source struct {
 	seq     uint64
 	due     time.Time
 	skipped atomic.Uint64
-	sinceOK int // broken pictures in a row
+	sinceOK int            // broken pictures in a row
+	shown   *sensors.Frame // the picture being repeated, held by the source
+	left    int            // how often it is still to be shown
 }
 
 // stream reads one kind of recording. next returns io.EOF at the end and a *sensors.SkippedError for a broken picture,
@@ -119,10 +122,17 @@ func (s *Source) Next(ctx context.Context) (*sensors.Frame, error) {
 		if err := s.stopped(ctx); err != nil {
 			return nil, err
 		}
+		if s.left > 0 {
+			return s.again(ctx)
+		}
 		f, err := s.stream.next(ctx, s.pool)
 		switch {
 		case err == nil:
 			s.sinceOK = 0
+			if s.opts.Repeat > 1 {
+				s.shown, s.left = f, s.opts.Repeat
+				return s.again(ctx)
+			}
 			return s.deliver(ctx, f)
 		case errors.Is(err, io.EOF):
 			if !s.opts.Loop || s.seq == 0 {
@@ -137,9 +147,41 @@ func (s *Source) Next(ctx context.Context) (*sensors.Frame, error) {
 	}
 }
 
+// again delivers the repeated picture as a frame of its own: its pixels are copied, because holders of the frame before
+// may still read theirs while this one gets a new time stamp.
+func (s *Source) again(ctx context.Context) (*sensors.Frame, error) {
+	from := s.shown
+	if s.left--; s.left == 0 {
+		s.shown = nil
+		return s.deliver(ctx, from)
+	}
+	size := 0
+	for _, p := range from.Planes {
+		size += len(p.Data)
+	}
+	f, err := s.pool.Get(ctx, size)
+	if err != nil {
+		s.left++
+		return nil, err
+	}
+	rest := f.Buffer()
+	for i, p := range from.Planes {
+		n := copy(rest, p.Data)
+		f.Planes[i] = sensors.Plane{Data: rest[:n], StrideBytes: p.StrideBytes}
+		rest = rest[n:]
+	}
+	f.Width, f.Height, f.Format, f.FullRange, f.Label = from.Width, from.Height, from.Format, from.FullRange, from.Label
+	return s.deliver(ctx, f)
+}
+
 func (s *Source) stopped(ctx context.Context) error {
 	select {
 	case <-s.closed:
+		if s.shown != nil {
+			s.shown.Release()
+			s.shown, s.left = nil, 0
+			s.pool.Wipe()
+		}
 		return os.ErrClosed
 	default:
 		return ctx.Err()

@@ -1,0 +1,178 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"vigil/daemon/core"
+	"vigil/store"
+)
+
+// Client calls the local interface.
+type Client struct {
+	http *http.Client
+}
+
+// Dial returns a client of the daemon behind the socket. It does not connect yet.
+func Dial(socket string) *Client {
+	t := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+		MaxIdleConns: 1,
+	}
+	return &Client{http: &http.Client{Transport: t}}
+}
+
+// Direct returns a client that runs the handler in this process, on an appliance that the caller owns.
+func Direct(a *core.Appliance) *Client {
+	return &Client{http: &http.Client{Transport: direct{Handler(a)}}}
+}
+
+// direct is a transport without a network.
+type direct struct{ h http.Handler }
+
+// RoundTrip implements http.RoundTripper.
+func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
+	w := &answer{header: http.Header{}, status: http.StatusOK}
+	d.h.ServeHTTP(w, r)
+	return &http.Response{
+		StatusCode: w.status, Status: http.StatusText(w.status), Header: w.header, Request: r,
+		Body: io.NopCloser(&w.body), ContentLength: int64(w.body.Len()),
+	}, nil
+}
+
+// answer collects what a handler writes.
+type answer struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+// Header implements http.ResponseWriter.
+func (w *answer) Header() http.Header { return w.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (w *answer) WriteHeader(status int) { w.status = status }
+
+// Write implements http.ResponseWriter.
+func (w *answer) Write(p []byte) (int, error) { return w.body.Write(p) }
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// do sends a request with a JSON body (nil for none) and decodes the answer into out. An error of the other side is a
+// *Problem.
+func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		data, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(data)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "http://vigild"+path, body)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(r)
+	if err != nil {
+		var dial *net.OpError
+		if errors.As(err, &dial) {
+			return fmt.Errorf("cannot reach the daemon: %w", dial)
+		}
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 400 {
+		p := &Problem{Status: resp.StatusCode}
+		if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(p); err != nil {
+			p.Detail = resp.Status
+		}
+		return p
+	}
+	return json.NewDecoder(resp.Body).Decode(out)
+}
+
+// Status asks how the device is.
+func (c *Client) Status(ctx context.Context) (s core.Status, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/status", nil, &s)
+	return s, err
+}
+
+// Enroll enrols a person.
+func (c *Client) Enroll(ctx context.Context, q EnrollRequest) (e core.Enrolled, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/enroll", q, &e)
+	return e, err
+}
+
+// Verify compares a picture with one person.
+func (c *Client) Verify(ctx context.Context, subject string, picture []byte) (d core.Decision, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/verify", MatchRequest{Subject: subject, Picture: picture}, &d)
+	return d, err
+}
+
+// Identify searches the faces of a picture.
+func (c *Client) Identify(ctx context.Context, picture []byte) (list []core.Decision, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/identify", MatchRequest{Picture: picture}, &list)
+	return list, err
+}
+
+// Subjects returns everybody, page by page behind the scenes.
+func (c *Client) Subjects(ctx context.Context) ([]store.Subject, error) {
+	all := []store.Subject{}
+	for after := ""; ; {
+		var page SubjectList
+		q := url.Values{"after": {after}, "limit": {strconv.Itoa(maxPage)}}
+		if err := c.do(ctx, http.MethodGet, "/v1/subjects?"+q.Encode(), nil, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Subjects...)
+		if after = page.Next; after == "" {
+			return all, nil
+		}
+	}
+}
+
+// DeleteSubject erases a person.
+func (c *Client) DeleteSubject(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, "/v1/subjects/"+url.PathEscape(id), nil, &struct{}{})
+}
+
+// Models lists the bundles.
+func (c *Client) Models(ctx context.Context) (list []core.ModelInfo, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/models", nil, &list)
+	return list, err
+}
+
+// ImportModel seals a bundle from a folder of the device.
+func (c *Client) ImportModel(ctx context.Context, q ImportRequest) (id string, err error) {
+	var out struct {
+		ID string `json:"id"`
+	}
+	err = c.do(ctx, http.MethodPost, "/v1/models", q, &out)
+	return out.ID, err
+}
+
+// RemoveModel deletes a bundle that is not in use.
+func (c *Client) RemoveModel(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, "/v1/models/"+url.PathEscape(id), nil, &struct{}{})
+}
+
+// Check verifies the store.
+func (c *Client) Check(ctx context.Context) (r store.Report, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/check", nil, &r)
+	return r, err
+}

@@ -1,0 +1,174 @@
+package core
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"vigil/daemon/decide"
+	"vigil/store"
+)
+
+// Decision is one decision about one person: what is audited, published and streamed. It holds no name and no template.
+type Decision struct {
+	ID        string           `json:"id"` // 32 hex digits, random; receivers drop repeats by it
+	Time      time.Time        `json:"time"`
+	Operation decide.Operation `json:"operation"`
+	Outcome   decide.Outcome   `json:"outcome"`
+	Subject   string           `json:"subject,omitempty"` // matched, or claimed
+	Score     float32          `json:"score"`
+	Threshold float32          `json:"threshold"`
+	Quality   float32          `json:"quality"`
+	Model     string           `json:"model"`
+	Sensor    string           `json:"sensor,omitempty"` // empty for a picture of the API
+	Frames    int              `json:"frames,omitempty"` // judged for this decision
+	Until     time.Time        `json:"locked_until,omitzero"`
+	Label     string           `json:"-"` // of the frame, where a recording knows one; never leaves the process
+}
+
+// Classes of the outbox.
+const (
+	classDecision = "decision"
+	classEvent    = "event"
+	classResult   = "result"
+)
+
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// decide completes a decision, makes it durable with its audit entry, outbox record and the state of the lockouts, and
+// only then announces it.
+func (a *Appliance) commit(ctx context.Context, d *Decision) error {
+	start := time.Now()
+	d.ID, d.Time = newID(), a.now().UTC()
+	if a.pipe != nil {
+		d.Model = a.pipe.ModelID()
+	}
+	body, err := json.Marshal(d)
+	if err != nil {
+		return fmt.Errorf("cannot encode decision: %w", err)
+	}
+	locks, err := a.locksState()
+	if err != nil {
+		return err
+	}
+	err = a.store.Update(ctx, func(tx *store.Tx) error {
+		if _, err := tx.AppendAudit(store.AuditEvent{Time: d.Time, Type: "decision", Subject: d.Subject, Detail: d.detail()}); err != nil {
+			return err
+		}
+		if _, err := tx.AppendOutbox(classDecision, body); err != nil {
+			return err
+		}
+		return tx.Put(settingLocks, locks)
+	})
+	if err != nil {
+		a.health.degrade("store", err)
+		return fmt.Errorf("decision was not recorded and does not count: %w", err)
+	}
+	a.health.recover("store")
+	a.stats.observe(StageCommit, time.Since(start))
+	a.log.Info("decision", "id", d.ID, "operation", d.Operation, "outcome", d.Outcome, "subject", d.Subject,
+		"sensor", d.Sensor, "score", d.Score)
+	a.watchers.send(*d)
+	return nil
+}
+
+func (d *Decision) detail() map[string]any {
+	m := map[string]any{
+		"id": d.ID, "operation": d.Operation, "outcome": d.Outcome, "score": d.Score, "threshold": d.Threshold,
+		"quality": d.Quality, "model": d.Model,
+	}
+	if d.Sensor != "" {
+		m["sensor"], m["frames"] = d.Sensor, d.Frames
+	}
+	return m
+}
+
+// audit records something that is no decision, with an optional record for the fleet.
+func (a *Appliance) audit(ctx context.Context, kind, subject string, detail map[string]any, publish bool) error {
+	event := store.AuditEvent{Time: a.now().UTC(), Type: kind, Subject: subject, Detail: detail}
+	body, err := json.Marshal(map[string]any{"id": newID(), "time": event.Time, "type": kind, "subject": subject, "detail": detail})
+	if err != nil {
+		return fmt.Errorf("cannot encode event: %w", err)
+	}
+	return a.store.Update(ctx, func(tx *store.Tx) error {
+		if _, err := tx.AppendAudit(event); err != nil || !publish {
+			return err
+		}
+		_, err := tx.AppendOutbox(classEvent, body)
+		return err
+	})
+}
+
+// Settings of the store.
+const (
+	settingLocks   = "lockouts"
+	settingSession = "fleet-session"
+	settingFloor   = "time-floor"
+	settingBeat    = "heartbeat"
+)
+
+func (a *Appliance) locksState() ([]byte, error) {
+	a.locksMu.Lock()
+	defer a.locksMu.Unlock()
+	return json.Marshal(a.locks)
+}
+
+// clockSlack is how far the clock may lie behind the last time the store saw before that is called wrong.
+const clockSlack = time.Minute
+
+// restore reads the state that outlives a restart and notes a clock that was set back.
+func (a *Appliance) restore() error {
+	return a.store.View(context.Background(), func(tx *store.Tx) error {
+		switch locks, err := tx.Get(settingLocks); {
+		case err == nil:
+			if err := json.Unmarshal(locks, a.locks); err != nil {
+				return err
+			}
+		case !errors.Is(err, store.ErrNotFound):
+			return err
+		}
+		switch text, err := tx.Get(settingFloor); {
+		case err == nil:
+			var t time.Time
+			if err := t.UnmarshalText(text); err != nil {
+				return fmt.Errorf("time floor in the store: %w", err)
+			}
+			a.health.floor = t
+		case !errors.Is(err, store.ErrNotFound):
+			return err
+		}
+		a.checkClock()
+		return nil
+	})
+}
+
+// checkClock degrades the device while its clock stands before a time that has surely passed.
+func (a *Appliance) checkClock() {
+	if floor := a.health.timeFloor(); a.now().Add(clockSlack).Before(floor) {
+		a.health.degrade("clock", fmt.Errorf("the clock says %s, but %s has passed already: set the time (NTP); until then fleet commands are refused and lockouts may last longer",
+			a.now().UTC().Format(time.RFC3339), floor.UTC().Format(time.RFC3339)))
+		return
+	}
+	a.health.recover("clock")
+}
+
+// saveTimeFloor remembers the latest time known to have passed.
+func (a *Appliance) saveTimeFloor() error {
+	t := a.now()
+	if floor := a.health.timeFloor(); t.Before(floor) {
+		t = floor
+	}
+	text, err := t.UTC().MarshalText()
+	if err != nil {
+		return err
+	}
+	return a.store.Update(context.Background(), func(tx *store.Tx) error { return tx.Put(settingFloor, text) })
+}

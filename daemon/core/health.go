@@ -1,0 +1,195 @@
+package core
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"vigil/fleet"
+	"vigil/sensors"
+	"vigil/store"
+)
+
+// health knows what is wrong and when each vital part last proved that it works.
+type health struct {
+	now func() time.Time
+
+	mu      sync.Mutex
+	trouble map[string]string // part: reason
+	notes   map[string]string // part: what every surface must say
+	proofs  map[string]time.Time
+	floor   time.Time // surely passed
+}
+
+// What a live device proves.
+const (
+	proofPipeline = "pipeline" // a frame or a heartbeat went through the models
+	proofStore    = "store"    // a write was made durable
+	proofTPM      = "tpm"      // the TPM answered
+)
+
+func newHealth(now func() time.Time) *health {
+	return &health{now: now, trouble: map[string]string{}, notes: map[string]string{}, proofs: map[string]time.Time{}}
+}
+
+func (h *health) degrade(part string, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.trouble[part] = err.Error()
+}
+
+func (h *health) recover(part string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.trouble, part)
+}
+
+func (h *health) note(part, text string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.notes[part] = text
+}
+
+func (h *health) proved(part string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.proofs[part] = time.Now()
+}
+
+func (h *health) provedSince(part string, t time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.proofs[part].After(t)
+}
+
+func (h *health) timeFloor() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.floor
+}
+
+func (h *health) list(m map[string]string) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []string
+	for part, reason := range m {
+		out = append(out, part+": "+reason)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Status is everything an operator asks a device first. It holds no personal data.
+type Status struct {
+	Device     string            `json:"device"`
+	Version    string            `json:"version"`
+	State      string            `json:"state"` // ready, degraded
+	Degraded   []string          `json:"degraded,omitempty"`
+	Notes      []string          `json:"notes,omitempty"`
+	Started    time.Time         `json:"started"`
+	TPM        string            `json:"tpm"`
+	Runtime    string            `json:"runtime"`
+	Model      string            `json:"model,omitempty"`
+	Subjects   int               `json:"subjects"`
+	Templates  int               `json:"templates"`
+	Sensors    []SensorStatus    `json:"sensors,omitempty"`
+	Latency    []Latency         `json:"latency,omitempty"`
+	Outbox     store.OutboxStats `json:"outbox"`
+	Fleet      *fleet.Status     `json:"fleet,omitempty"`
+	APIWaiting int               `json:"api_waiting"`
+}
+
+// Status describes the appliance.
+func (a *Appliance) Status() Status {
+	info := a.device.TPMInfo()
+	s := Status{
+		Device: a.DeviceID(), Version: Version, State: "ready", Started: a.started.UTC(),
+		Degraded: a.health.list(a.health.trouble), Notes: a.health.list(a.health.notes),
+		TPM:     strings.TrimSpace(fmt.Sprintf("%s %s", info.Manufacturer, info.Firmware)),
+		Runtime: a.runtime.Name(), Latency: a.stats.Latencies(), Outbox: a.store.OutboxStats(),
+		APIWaiting: int(a.waiting.Load()),
+	}
+	if a.pipe != nil {
+		s.Model = a.pipe.ModelID()
+		s.Subjects, s.Templates = a.gallery.Len()
+	}
+	for _, sn := range a.sensors {
+		s.Sensors = append(s.Sensors, sn.status())
+	}
+	if l := a.fleet.link; l != nil {
+		st := l.Status()
+		s.Fleet = &st
+		if !st.Connected {
+			s.Degraded = append(s.Degraded, "fleet: not connected: "+st.LastError)
+		}
+	}
+	if len(s.Degraded) > 0 {
+		s.State = "degraded"
+	}
+	return s
+}
+
+// Prove makes every vital part do real work: a frame through the models (a blank one if no sensor's frame passed
+// since), a durable write, a TPM command. It returns what failed to. The watchdog is fed only after it.
+func (a *Appliance) Prove(ctx context.Context, since time.Time) error {
+	if err := a.device.Ping(); err != nil {
+		a.health.degrade("tpm", err)
+		return fmt.Errorf("tpm: %w", err)
+	}
+	a.health.recover("tpm")
+	a.health.proved(proofTPM)
+	beat := make([]byte, 8)
+	rand.Read(beat)
+	if err := a.store.Update(ctx, func(tx *store.Tx) error { return tx.Put(settingBeat, beat) }); err != nil {
+		a.health.degrade("store", err)
+		return fmt.Errorf("store: %w", err)
+	}
+	a.health.recover("store")
+	a.health.proved(proofStore)
+	if a.pipe == nil || a.health.provedSince(proofPipeline, since) {
+		return nil
+	}
+	if err := a.heartbeat(ctx); err != nil {
+		a.health.degrade("model", err)
+		return fmt.Errorf("pipeline: %w", err)
+	}
+	a.health.recover("model")
+	a.health.proved(proofPipeline)
+	return nil
+}
+
+// heartbeat sends a blank frame through the models.
+func (a *Appliance) heartbeat(ctx context.Context) error {
+	if err := a.acquireNow(ctx); err != nil {
+		return err
+	}
+	defer a.release()
+	const side = 64
+	blank := sensors.Frame{
+		Sensor: "heartbeat", Width: side, Height: side, Format: sensors.Gray8,
+		Planes: [2]sensors.Plane{{Data: make([]byte, side*side), StrideBytes: side}},
+	}
+	return a.pipe.Process(ctx, &blank, a.result)
+}
+
+// keepTime writes the time floor once a minute and watches the clock.
+func (a *Appliance) keepTime(ctx context.Context) {
+	t := time.NewTicker(time.Minute)
+	defer t.Stop()
+	for {
+		a.checkClock()
+		if err := a.saveTimeFloor(); err != nil {
+			a.health.degrade("store", err)
+			a.log.Error("cannot keep the time floor", "err", err)
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

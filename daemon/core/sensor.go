@@ -1,0 +1,265 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"vigil/daemon/config"
+	"vigil/daemon/decide"
+	"vigil/infer/face"
+	"vigil/sensors"
+	"vigil/sensors/replay"
+)
+
+// sensor drives one source: frames in, decisions out.
+type sensor struct {
+	app     *Appliance
+	cfg     config.Sensor
+	src     sensors.Source
+	newest  *sensors.Newest // nil where no frame may be dropped
+	tracker *decide.Tracker
+	seen    []decide.Observation
+	events  []decide.Event
+
+	frames, skipped, malformed, stale, unjudged atomic.Uint64
+
+	mu      sync.Mutex
+	state   string // of the source: running, unplugged, failed, ended
+	reason  string
+	session *enrollSession // an enrolment that takes this sensor's frames
+	ended   chan struct{}  // closed when the loop is over
+}
+
+// SensorStatus is what people see of a sensor.
+type SensorStatus struct {
+	Name      string `json:"name"`
+	Driver    string `json:"driver"`
+	State     string `json:"state"` // running, unplugged, failed, ended
+	Reason    string `json:"reason,omitempty"`
+	Frames    uint64 `json:"frames"`    // processed
+	Dropped   uint64 `json:"dropped"`   // overwritten by a newer one before their turn
+	Skipped   uint64 `json:"skipped"`   // broken pictures
+	Malformed uint64 `json:"malformed"` // frames that the pipeline refused
+	Stale     uint64 `json:"stale"`     // given up because they took longer than policy.frame_deadline
+}
+
+func openSource(c config.Sensor) (sensors.Source, *sensors.Newest, error) {
+	src, err := replay.Open(replay.Options{
+		Name: c.Name, Path: c.Path, Rate: c.Rate, Speed: c.Speed, Step: c.Step, Loop: c.Loop, Repeat: c.Repeat,
+		Width: c.Width, Height: c.Height,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("sensor %s: %w", c.Name, err)
+	}
+	if c.Step {
+		return src, nil, nil
+	}
+	n := sensors.NewNewest(src)
+	return n, n, nil
+}
+
+// Start opens the configured sensors and the fleet link and lets them run until Close. It returns when they are up; a
+// sensor that cannot be opened or a broker that cannot be reached degrades the device and does not fail Start.
+func (a *Appliance) Start(ctx context.Context) error {
+	if a.cancel != nil {
+		return errors.New("cannot start the appliance twice")
+	}
+	ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	a.running.Go(func() { a.keepTime(ctx) })
+	for _, c := range a.cfg.Sensors {
+		if err := a.AddSensor(ctx, c); err != nil {
+			a.log.Error("sensor cannot be opened", "sensor", c.Name, "err", err)
+			a.health.degrade("sensor "+c.Name, err)
+		}
+	}
+	return a.startFleet(ctx)
+}
+
+// AddSensor opens one more sensor and runs it until its recording ends or the appliance closes. It is not safe for
+// concurrent use.
+func (a *Appliance) AddSensor(ctx context.Context, c config.Sensor) error {
+	if a.pipe == nil {
+		return ErrNoModel
+	}
+	src, newest, err := openSource(c)
+	if err != nil {
+		return err
+	}
+	s := &sensor{
+		app: a, cfg: c, src: src, newest: newest, state: "running", ended: make(chan struct{}),
+		tracker: decide.NewTracker(&a.policy, a.pipe.Dimension()),
+		seen:    make([]decide.Observation, 0, face.MaxFaces),
+		events:  make([]decide.Event, 0, face.MaxFaces),
+	}
+	a.sensors = append(a.sensors, s)
+	a.running.Go(func() { s.run(ctx) })
+	return nil
+}
+
+// WaitSensor blocks until the sensor's recording has ended and everything of it is decided.
+func (a *Appliance) WaitSensor(ctx context.Context, name string) error {
+	s, err := a.sensor(name)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-s.ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (a *Appliance) sensor(name string) (*sensor, error) {
+	for _, s := range a.sensors {
+		if s.cfg.Name == name {
+			return s, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %q", ErrNoSensor, name)
+}
+
+func (s *sensor) close() error { return s.src.Close() }
+
+// retryDelay is how long a failed source rests before it is asked again, in seconds 1, 2, 4 ... up to 30.
+func retryDelay(failures int) time.Duration {
+	return min(time.Second<<min(failures, 5), 30*time.Second)
+}
+
+// run is the sensor's loop. It ends with the recording, the source or the context.
+func (s *sensor) run(ctx context.Context) {
+	defer close(s.ended)
+	defer s.tracker.Reset()
+	for failures := 0; ctx.Err() == nil; {
+		f, err := s.src.Next(ctx)
+		var skipped *sensors.SkippedError
+		switch {
+		case err == nil:
+			failures = 0
+			s.set("running", nil)
+			s.frame(ctx, f)
+			f.Release()
+		case errors.As(err, &skipped):
+			s.skipped.Add(1)
+			s.app.log.Warn("sensor skipped a broken picture", "sensor", s.cfg.Name, "err", err)
+		case errors.Is(err, io.EOF):
+			s.set("ended", nil)
+			return
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, sensors.ErrUnplugged):
+			s.set("unplugged", err)
+		default:
+			failures++
+			s.set("failed", err)
+			select {
+			case <-time.After(retryDelay(failures)):
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// set changes the state; trouble degrades the device.
+func (s *sensor) set(state string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == state {
+		return
+	}
+	s.state, s.reason = state, ""
+	part := "sensor " + s.cfg.Name
+	if err != nil {
+		s.reason = err.Error()
+		s.app.health.degrade(part, err)
+		s.app.log.Error("sensor is "+state, "sensor", s.cfg.Name, "err", err)
+		return
+	}
+	s.app.health.recover(part)
+	s.app.log.Info("sensor is "+state, "sensor", s.cfg.Name)
+}
+
+// frame takes one frame to its decisions. In steady state, when nothing is decided, it allocates nothing.
+func (s *sensor) frame(ctx context.Context, f *sensors.Frame) {
+	s.events = s.observe(ctx, f, s.events[:0])
+	for i := range s.events {
+		s.announce(ctx, f, &s.events[i])
+	}
+}
+
+// observe runs the frame through pipeline, gallery and tracker.
+func (s *sensor) observe(ctx context.Context, f *sensors.Frame, events []decide.Event) []decide.Event {
+	a := s.app
+	if err := a.acquireNow(ctx); err != nil {
+		return events
+	}
+	defer a.release()
+	if err := a.process(ctx, f); err != nil {
+		s.malformed.Add(1)
+		if ctx.Err() == nil {
+			a.log.Warn("frame was not processed", "sensor", s.cfg.Name, "frame", f.Seq, "err", err)
+		}
+		return events
+	}
+	s.frames.Add(1)
+	if session := s.enrolling(); session != nil {
+		session.offer(a, a.result.Faces)
+		return events
+	}
+	s.seen = s.seen[:0]
+	for i := range a.result.Faces {
+		fc := &a.result.Faces[i]
+		o := decide.Observation{Box: fc.Box, Values: fc.Values, Scale: fc.Scale, Quality: fc.Quality.Unified}
+		o.Subject, o.Score = a.search(fc)
+		s.seen = append(s.seen, o)
+	}
+	if age := time.Since(f.Captured); age > time.Duration(a.cfg.Policy.FrameDeadline) {
+		s.stale.Add(1)
+		return events
+	}
+	a.stats.observe(StageFrame, time.Since(f.Captured))
+	return s.tracker.Observe(f.Captured, s.seen, events)
+}
+
+// announce makes an event of the tracker a decision.
+func (s *sensor) announce(ctx context.Context, f *sensors.Frame, e *decide.Event) {
+	if e.Outcome == decide.NoMatch && !s.app.cfg.Policy.AuditUnknown {
+		s.unjudged.Add(1)
+		return
+	}
+	d := Decision{
+		Operation: decide.Identify, Outcome: e.Outcome, Subject: e.Subject, Score: e.Score, Quality: e.Quality,
+		Threshold: s.app.policy.IdentifyThreshold, Sensor: s.cfg.Name, Frames: e.Frames, Label: f.Label,
+	}
+	if err := s.app.commit(ctx, &d); err != nil {
+		s.app.log.Error("decision lost its place", "sensor", s.cfg.Name, "err", err)
+		s.tracker.Reset() // nothing was announced, so the person counts as not seen and is decided anew
+		return
+	}
+	s.app.stats.observe(StageDecision, time.Since(f.Captured))
+}
+
+func (s *sensor) enrolling() *enrollSession {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.session
+}
+
+// status describes the sensor.
+func (s *sensor) status() SensorStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := SensorStatus{
+		Name: s.cfg.Name, Driver: s.cfg.Driver, State: s.state, Reason: s.reason, Frames: s.frames.Load(),
+		Skipped: s.skipped.Load(), Malformed: s.malformed.Load(), Stale: s.stale.Load(),
+	}
+	if s.newest != nil {
+		st.Dropped = s.newest.Dropped()
+	}
+	return st
+}

@@ -1,0 +1,102 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"vigil/infer/face"
+)
+
+// sampleGap is the least time between two samples of a session: neighbouring frames teach nothing new.
+const sampleGap = 250 * time.Millisecond
+
+// enrollSession collects samples of one person at a sensor.
+type enrollSession struct {
+	want int
+	done chan struct{} // closed when there are enough
+
+	mu      sync.Mutex
+	samples []sample
+	last    time.Time
+	hint    string // why the latest frame gave no sample
+}
+
+// offer is called by the sensor for every frame. The caller holds the engine.
+func (e *enrollSession) offer(a *Appliance, faces []face.Face) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.samples) >= e.want || time.Since(e.last) < sampleGap {
+		return
+	}
+	s, err := a.takeSample(faces)
+	if err != nil {
+		e.hint = err.Error()
+		return
+	}
+	e.samples, e.last, e.hint = append(e.samples, s), time.Now(), ""
+	if len(e.samples) == e.want {
+		close(e.done)
+	}
+}
+
+// EnrollAt takes the person in front of a sensor into the gallery. It blocks until enough good frames were seen, the
+// policy's time is over (ErrSamples, with the last advice) or the context ends; meanwhile the sensor decides nothing.
+// Errors beside: ErrNoSensor, ErrSensorBusy, and those of Enroll.
+func (a *Appliance) EnrollAt(ctx context.Context, name, sensorName string) (Enrolled, error) {
+	if err := checkName(name); err != nil {
+		return Enrolled{}, err
+	}
+	s, err := a.sensor(sensorName)
+	if err != nil {
+		return Enrolled{}, err
+	}
+	session := &enrollSession{want: a.policy.EnrollSamples, done: make(chan struct{})}
+	if !s.begin(session) {
+		return Enrolled{}, ErrSensorBusy
+	}
+	defer session.wipe()
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(a.cfg.Policy.EnrollTimeout))
+	defer cancel()
+	select {
+	case <-session.done:
+	case <-s.ended:
+		err = errors.New("the sensor ended")
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	s.end()
+	session.mu.Lock()
+	defer session.mu.Unlock()
+	if err != nil && len(session.samples) < session.want {
+		return Enrolled{}, fmt.Errorf("%w: %d of %d good frames at sensor %s (%w); last advice: %s",
+			ErrSamples, len(session.samples), session.want, sensorName, err, session.hint)
+	}
+	return a.finishEnrollment(context.WithoutCancel(ctx), name, session.samples, Enrolled{})
+}
+
+func (s *sensor) begin(session *enrollSession) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.session != nil {
+		return false
+	}
+	s.session = session
+	return true
+}
+
+func (s *sensor) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.session = nil
+}
+
+func (e *enrollSession) wipe() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i := range e.samples {
+		e.samples[i].wipe()
+	}
+}
