@@ -83,10 +83,16 @@ func stage(ctx context.Context, t *tpm.TPM, dir string, o Options, disk stateFS)
 	if err != nil {
 		return nil, fmt.Errorf("cannot provision: the new identity does not open: %w", err)
 	}
+	done := false
+	defer func() {
+		if !done {
+			d.release()
+		}
+	}()
 	if err := errors.Join(disk.rename(staging, identity), syncDir(dir)); err != nil {
-		d.release()
 		return nil, fmt.Errorf("cannot provision: %w", err)
 	}
+	done = true
 	return d, nil
 }
 
