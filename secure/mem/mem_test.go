@@ -20,7 +20,11 @@ import (
 func noLeak(t *testing.T) {
 	t.Helper()
 	buffers, bytes := Live()
+	files, _ := os.ReadDir("/proc/self/fd")
 	t.Cleanup(func() {
+		if now, _ := os.ReadDir("/proc/self/fd"); len(now) != len(files) {
+			t.Errorf("%d files are open, before the test it were %d", len(now), len(files))
+		}
 		if b, n := Live(); b != buffers || n != bytes {
 			t.Errorf("%d buffers (%d bytes) are open, before the test it were %d (%d)", b, n, buffers, bytes)
 		}

@@ -45,8 +45,8 @@ func explain(what string, err error) error {
 		return fmt.Errorf("cannot %s: %w", what, err)
 	case errors.Is(err, tpm2.TPMRCPolicyFail):
 		return fmt.Errorf("cannot %s: %w: start the software it was provisioned with, or provision again", what, ErrPCRMismatch)
-	case errors.Is(err, tpm2.TPMRCIntegrity), errors.Is(err, tpm2.TPMRCSize), errors.Is(err, tpm2.TPMRCInsufficient):
-		return fmt.Errorf("cannot %s: %w (%v): restore the state folder from the backup of this device", what, ErrBlob, err)
+	case errors.Is(err, ErrBlob):
+		return fmt.Errorf("cannot %s: %w: restore the state folder from the backup of this device", what, err)
 	default:
 		return fmt.Errorf("cannot %s: %w", what, err)
 	}

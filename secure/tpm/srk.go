@@ -187,7 +187,7 @@ func unmarshalPublic(raw []byte) (public *tpm2.TPMTPublic, err error) {
 	if len(raw) == 0 || len(raw) > maxPublicBytes {
 		return nil, fmt.Errorf("cannot read public area of %d bytes: %w", len(raw), ErrBlob)
 	}
-	// go-tpm's decoder panics on some malformed unions.
+	// go-tpm's Marshal panics where it could return an error.
 	defer func() {
 		if p := recover(); p != nil {
 			public, err = nil, fmt.Errorf("cannot read public area: %v: %w", p, ErrBlob)

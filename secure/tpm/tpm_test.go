@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -27,11 +28,31 @@ import (
 func noLeak(t *testing.T) {
 	t.Helper()
 	before, _ := mem.Live()
+	files := openFiles(t)
 	t.Cleanup(func() {
 		if after, _ := mem.Live(); after != before {
 			t.Errorf("%d locked buffers are open, before the test it were %d", after, before)
 		}
+		if after := openFiles(t); after != files {
+			t.Errorf("%d files are open, before the test it were %d", after, files)
+		}
 	})
+}
+
+// openFiles counts descriptors, without those that the runtime keeps for itself.
+func openFiles(t testing.TB) (n int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0 // not Linux's /proc
+	}
+	for _, e := range entries {
+		target, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err == nil && !strings.HasPrefix(target, "anon_inode:[event") {
+			n++
+		}
+	}
+	return n
 }
 
 // startTPM runs swtpm for the test.
