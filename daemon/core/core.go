@@ -93,6 +93,7 @@ type Appliance struct {
 	locks     *decide.Lockouts
 
 	pictures *sensors.Pool // for pictures of the API
+	sensorMu sync.Mutex
 	sensors  []*sensor
 	watchers watchers
 	fleet    fleetState
@@ -273,11 +274,10 @@ func (a *Appliance) Close() error {
 		a.cancel()
 	}
 	var errs []error
-	for _, s := range a.sensors {
+	for _, s := range a.allSensors() {
 		errs = append(errs, s.close())
 	}
 	a.running.Wait()
-	a.sensors = nil
 	a.watchers.close()
 	if a.pipe != nil {
 		errs = append(errs, a.pipe.Close())

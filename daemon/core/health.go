@@ -117,7 +117,7 @@ func (a *Appliance) Status() Status {
 		s.Model = a.pipe.ModelID()
 		s.Subjects, s.Templates = a.gallery.Len()
 	}
-	for _, sn := range a.sensors {
+	for _, sn := range a.allSensors() {
 		s.Sensors = append(s.Sensors, sn.status())
 	}
 	if l := a.fleet.link; l != nil {

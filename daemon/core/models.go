@@ -63,8 +63,8 @@ func (a *Appliance) Models() ([]ModelInfo, error) {
 	return list, nil
 }
 
-// ImportModel reads a bundle from a folder (or only its weights, for a preset), runs it once, and seals it. The first
-// bundle goes into use at once, another at the next start. Errors: infer.ErrManifest, infer.ErrChecksum,
+// ImportModel reads a bundle from a folder (or only its weights, for a preset), runs it once, and seals it. It
+// goes into use at the next start. Errors: infer.ErrManifest, infer.ErrChecksum,
 // vault.ErrExists, and what the runtime says of a model that it cannot load or run.
 func (a *Appliance) ImportModel(ctx context.Context, dir, presetName string) (string, error) {
 	var manifest *infer.Manifest
@@ -85,19 +85,11 @@ func (a *Appliance) ImportModel(ctx context.Context, dir, presetName string) (st
 	if err := trial.Close(); err != nil {
 		return "", err
 	}
+	id := m.Manifest.ID
 	if err := a.vault.Import(m); err != nil {
 		return "", err
 	}
-	id := m.Manifest.ID
-	if err := a.audit(ctx, "model.import", "", map[string]any{"model": id}, true); err != nil {
-		return id, err
-	}
-	<-a.engine
-	defer func() { a.engine <- struct{}{} }()
-	if a.pipe == nil {
-		return id, a.loadModel(ctx)
-	}
-	return id, nil
+	return id, a.audit(ctx, "model.import", "", map[string]any{"model": id}, true)
 }
 
 // RemoveModel deletes a bundle that is not in use.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -80,8 +81,7 @@ func (a *Appliance) Start(ctx context.Context) error {
 	return a.startFleet(ctx)
 }
 
-// AddSensor opens one more sensor and runs it until its recording ends or the appliance closes. It is not safe for
-// concurrent use.
+// AddSensor opens one more sensor and runs it until its recording ends or the appliance closes.
 func (a *Appliance) AddSensor(ctx context.Context, c config.Sensor) error {
 	if a.pipe == nil {
 		return ErrNoModel
@@ -96,9 +96,17 @@ func (a *Appliance) AddSensor(ctx context.Context, c config.Sensor) error {
 		seen:    make([]decide.Observation, 0, face.MaxFaces),
 		events:  make([]decide.Event, 0, face.MaxFaces),
 	}
+	a.sensorMu.Lock()
 	a.sensors = append(a.sensors, s)
+	a.sensorMu.Unlock()
 	a.running.Go(func() { s.run(ctx) })
 	return nil
+}
+
+func (a *Appliance) allSensors() []*sensor {
+	a.sensorMu.Lock()
+	defer a.sensorMu.Unlock()
+	return slices.Clone(a.sensors)
 }
 
 // WaitSensor blocks until the sensor's recording has ended and everything of it is decided.
@@ -116,7 +124,7 @@ func (a *Appliance) WaitSensor(ctx context.Context, name string) error {
 }
 
 func (a *Appliance) sensor(name string) (*sensor, error) {
-	for _, s := range a.sensors {
+	for _, s := range a.allSensors() {
 		if s.cfg.Name == name {
 			return s, nil
 		}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"vigil/infer"
+	"vigil/infer/eval"
+	"vigil/infer/face"
+	"vigil/infer/ort"
+	"vigil/infer/preset"
+	"vigil/kernels"
+	"vigil/sensors"
+	"vigil/sensors/picture"
+)
+
+// evalOptions are the flags of `vigild eval`.
+type evalOptions struct {
+	models, preset, pairs, pictures, library string
+	threads                                  int
+}
+
+func (a *app) evalCommand() *cobra.Command {
+	var o evalOptions
+	c := &cobra.Command{
+		Use:   "eval --models DIR --pairs FILE --pictures DIR",
+		Short: "Measure the accuracy of a bundle on labelled pairs (LFW layout)",
+		Long: "Detect, align and embed every picture that the pairs name, compare, and report the accuracy with\n" +
+			"the threshold chosen on the other half of the folds, and the error rates of ISO/IEC 19795-1.\n" +
+			"A picture without a face counts as a non-match. Needs no provisioned device.",
+		Args: args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if o.models == "" || o.pairs == "" || o.pictures == "" {
+				return &codeError{exitUsage, errors.New("eval needs --models, --pairs and --pictures")}
+			}
+			return a.eval(c.Context(), o)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.models, "models", "", "folder of the bundle, or of the weights of --preset")
+	f.StringVar(&o.preset, "preset", "face", "built-in manifest; empty reads bundle.json from --models")
+	f.StringVar(&o.pairs, "pairs", "", "protocol in the layout of LFW's pairs.txt")
+	f.StringVar(&o.pictures, "pictures", "", "folder with a folder per person")
+	f.StringVar(&o.library, "runtime-library", "", "libonnxruntime.so.1; empty searches")
+	f.IntVar(&o.threads, "threads", 2, "threads of the runtime")
+	return c
+}
+
+// evalReport is the result of `vigild eval`.
+type evalReport struct {
+	Model          string    `json:"model"`
+	Runtime        string    `json:"runtime"`
+	Pairs          int       `json:"pairs"`
+	Pictures       int       `json:"pictures"`
+	NoFace         []string  `json:"failure_to_acquire,omitempty"`
+	Accuracy       float64   `json:"accuracy"`
+	Thresholds     []float32 `json:"thresholds_chosen"` // per half, on the other half
+	EER            float64   `json:"eer"`
+	EERThreshold   float32   `json:"eer_threshold"`
+	Rates          []rate    `json:"rates"`
+	PictureSeconds float64   `json:"seconds_per_picture"`
+}
+
+// rate is FNMR at a false match rate.
+type rate struct {
+	FMR       float64 `json:"fmr"` // asked for
+	Measured  float64 `json:"fmr_measured"`
+	Threshold float32 `json:"threshold"`
+	FNMR      float64 `json:"fnmr"`
+}
+
+func (a *app) eval(ctx context.Context, o evalOptions) (err error) {
+	file, err := os.Open(o.pairs)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	pairs, err := eval.ParsePairs(file)
+	if err != nil {
+		return fmt.Errorf("%s: %w", o.pairs, err)
+	}
+	rt, pipe, err := openPipeline(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, pipe.Close(), rt.Close()) }()
+	x := &extractor{pipe: pipe, result: pipe.NewResult(), pool: sensors.NewPool(1)}
+	start := time.Now()
+	out, err := eval.Run(ctx, o.pictures, pairs, x.extract, score, newProgress(a.env.Stderr, "pictures").update)
+	if err != nil {
+		return err
+	}
+	r := evalReport{
+		Model: pipe.ModelID(), Runtime: rt.Name(), Pairs: len(pairs), Pictures: out.Pictures, NoFace: out.NoFace,
+		Accuracy: out.Accuracy, Thresholds: out.Thresholds, PictureSeconds: time.Since(start).Seconds() / float64(out.Pictures+len(out.NoFace)),
+	}
+	r.EER, r.EERThreshold = out.Scores.EER()
+	for _, fmr := range []float64{0.01, 0.001} {
+		t := out.Scores.ThresholdAtFMR(fmr)
+		r.Rates = append(r.Rates, rate{FMR: fmr, Measured: out.Scores.FMR(t), Threshold: t, FNMR: out.Scores.FNMR(t)})
+	}
+	return a.print(r, func(w io.Writer) { printEval(w, r) })
+}
+
+func openPipeline(ctx context.Context, o evalOptions) (*ort.Runtime, *face.Pipeline, error) {
+	var manifest *infer.Manifest
+	var err error
+	if o.preset != "" {
+		if manifest, err = preset.Load(o.preset); err != nil {
+			return nil, nil, err
+		}
+	}
+	m, err := infer.FromDir(os.DirFS(o.models), manifest)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", o.models, err)
+	}
+	rt, err := ort.Open(ort.Options{Library: o.library, Threads: o.threads})
+	if err != nil {
+		return nil, nil, err
+	}
+	pipe, err := face.New(ctx, rt, m)
+	if err != nil {
+		return nil, nil, errors.Join(err, rt.Close())
+	}
+	return rt, pipe, nil
+}
+
+// extractor makes the template of the person a picture is about: the face nearest to its centre.
+type extractor struct {
+	pipe   *face.Pipeline
+	result *face.Result
+	pool   *sensors.Pool
+}
+
+func (x *extractor) extract(ctx context.Context, path string) (eval.Template, error) {
+	data, err := os.ReadFile(filepath.Clean(path))
+	if err != nil {
+		return eval.Template{}, err
+	}
+	f, err := picture.Decode(ctx, x.pool, data)
+	if err != nil {
+		return eval.Template{}, err
+	}
+	defer f.Release()
+	if err := x.pipe.Process(ctx, f, x.result); err != nil {
+		return eval.Template{}, err
+	}
+	best, least := -1, float32(0)
+	for i := range x.result.Faces {
+		b := x.result.Faces[i].Box
+		dx, dy := b[0]+b[2]/2-float32(f.Width)/2, b[1]+b[3]/2-float32(f.Height)/2
+		if d := dx*dx + dy*dy; best < 0 || d < least {
+			best, least = i, d
+		}
+	}
+	if best < 0 {
+		return eval.Template{}, eval.ErrNoFace
+	}
+	fc := x.result.Faces[best]
+	return eval.Template{Values: append([]int8(nil), fc.Values...), Scale: fc.Scale}, nil
+}
+
+func score(a, b eval.Template) float32 {
+	var dot [1]int32
+	kernels.DotRows(dot[:], a.Values, len(a.Values), b.Values)
+	return float32(dot[0]) * a.Scale * b.Scale
+}
+
+func printEval(w io.Writer, r evalReport) {
+	fmt.Fprintf(w, "model     %s on %s, %.1f ms a picture\n", r.Model, r.Runtime, r.PictureSeconds*1e3)
+	fmt.Fprintf(w, "protocol  %d pairs of %d pictures, %d without a face (counted as non-matches)\n", r.Pairs, r.Pictures, len(r.NoFace))
+	fmt.Fprintf(w, "accuracy  %.2f %% with thresholds %.3f chosen on the other half\n", r.Accuracy*100, r.Thresholds)
+	fmt.Fprintf(w, "EER       %.2f %% at %.3f\n", r.EER*100, r.EERThreshold)
+	for _, x := range r.Rates {
+		fmt.Fprintf(w, "FNMR      %.2f %% at FMR <= %.1f %% (threshold %.3f, measured FMR %.2f %%)\n", x.FNMR*100, x.FMR*100, x.Threshold, x.Measured*100)
+	}
+}
