@@ -123,8 +123,11 @@ func (c *connection) handshake(ctx context.Context) error {
 	return nil
 }
 
-// hello publishes birth and state and subscribes to commands.
+// hello subscribes to commands and then publishes birth and state: who sees the device online can command it.
 func (c *connection) hello(ctx context.Context) error {
+	if err := c.subscribe(ctx); err != nil {
+		return err
+	}
 	l := c.link
 	birth := Birth{
 		Version: wireVersion, Tenant: l.cfg.Tenant, Device: l.cfg.Device, Session: c.session,
@@ -133,15 +136,18 @@ func (c *connection) hello(ctx context.Context) error {
 	if err := c.announce(ctx, l.topics.Birth(), birth); err != nil {
 		return err
 	}
-	if err := c.announce(ctx, l.topics.State(), State{Online: true, Session: c.session}); err != nil {
-		return err
-	}
-	token, _ := c.client.Subscribe(l.topics.Command(), 1, nil).(*mqtt.SubscribeToken)
-	if err := c.await(ctx, token, l.cfg.ConnectTimeout); err != nil {
+	return c.announce(ctx, l.topics.State(), State{Online: true, Session: c.session})
+}
+
+func (c *connection) subscribe(ctx context.Context) error {
+	topic := c.link.topics.Command()
+	token := c.client.Subscribe(topic, 1, nil)
+	if err := c.await(ctx, token, c.link.cfg.ConnectTimeout); err != nil {
 		return fmt.Errorf("cannot subscribe to commands: %w", err)
 	}
-	if granted := token.Result()[l.topics.Command()]; granted != 1 {
-		return fmt.Errorf("cannot subscribe to commands: the broker granted %#02x instead of QoS 1; check its ACL for this certificate", granted)
+	granted, ok := token.(*mqtt.SubscribeToken)
+	if !ok || granted.Result()[topic] != 1 {
+		return errors.New("cannot subscribe to commands: the broker does not grant QoS 1; check its ACL for this certificate")
 	}
 	return nil
 }

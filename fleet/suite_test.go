@@ -136,6 +136,7 @@ func testPuback(t *testing.T, w *world, b broker) {
 	cfg.Window = 4
 	l := start(t, cfg, w.deps())
 	until(t, m, "online", online(m, device, true, 1))
+	eventually(t, "link is up", func() bool { return l.Status().Connected }) // its hello is acknowledged
 
 	x.SwallowPubacks(true)
 	for i := range 6 {
