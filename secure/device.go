@@ -174,14 +174,14 @@ func (d *Device) Ping() error { return d.tpm.Ping() }
 var tenantPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 // CSR returns a certificate signing request in PEM for the TLS key, signed by
-// it: common name is the device id, organisation the tenant (1 to 63 of a-z, 0-9
+// it: common name is the device id, organisational unit the tenant (1 to 63 of a-z, 0-9
 // and "-").
 func (d *Device) CSR(tenant string) ([]byte, error) {
 	if !tenantPattern.MatchString(tenant) {
 		return nil, fmt.Errorf("cannot request a certificate for tenant %q: use 1 to 63 of a-z, 0-9 and -", tenant)
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject:            pkix.Name{CommonName: d.id, Organization: []string{tenant}},
+		Subject:            pkix.Name{CommonName: d.id, OrganizationalUnit: []string{tenant}},
 		SignatureAlgorithm: x509.ECDSAWithSHA256,
 	}, d.signer)
 	if err != nil {

@@ -101,7 +101,7 @@ func TestMutualTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	cert := ca.fromCSR(t, csr)
-	if cert.Subject.CommonName != d.DeviceID() || cert.Subject.Organization[0] != "acme-1" {
+	if cert.Subject.CommonName != d.DeviceID() || cert.Subject.OrganizationalUnit[0] != "acme-1" {
 		t.Errorf("subject is %v", cert.Subject)
 	}
 	busy, done := make(chan struct{}), make(chan error, 1)
