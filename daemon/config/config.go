@@ -138,7 +138,7 @@ func Default() Config {
 		TPM:      TPM{PCRs: []int{7}},
 		Runtime:  Runtime{Threads: 2},
 		Policy: Policy{
-			EnrollQuality: 0.25, ProbeQuality: 0.05, EnrollSamples: 2, ConfirmFrames: 2, UnknownFrames: 5,
+			EnrollQuality: 0.25, ProbeQuality: 0.05, EnrollSamples: 3, ConfirmFrames: 2, UnknownFrames: 5,
 			EventHold: Duration(2 * time.Second), MaxFailures: 5, FailureWindow: Duration(time.Minute),
 			Lockout: Duration(5 * time.Minute), AuditUnknown: true, FrameDeadline: Duration(2 * time.Second),
 			EnrollTimeout: Duration(30 * time.Second), APIQueue: 16,

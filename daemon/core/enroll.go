@@ -112,6 +112,7 @@ func (a *Appliance) finishEnrollment(ctx context.Context, name string, samples [
 	if a.pipe == nil {
 		return e, ErrNoModel
 	}
+	e.Samples = len(samples)
 	if len(samples) < a.policy.EnrollSamples {
 		return e, fmt.Errorf("%w: %d good samples, %d are needed%s", ErrSamples, len(samples), a.policy.EnrollSamples, reasons(e.Refused))
 	}
@@ -128,7 +129,7 @@ func (a *Appliance) finishEnrollment(ctx context.Context, name string, samples [
 	if err := a.storeSubject(ctx, sub, samples); err != nil {
 		return e, err
 	}
-	e.Subject, e.Samples = sub.ID, len(samples)
+	e.Subject = sub.ID
 	a.log.Info("enrolled", "subject", sub.ID, "samples", len(samples), "refused", len(e.Refused))
 	return e, nil
 }

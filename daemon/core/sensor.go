@@ -23,6 +23,7 @@ type sensor struct {
 	cfg     config.Sensor
 	src     sensors.Source
 	newest  *sensors.Newest // nil where no frame may be dropped
+	cancel  context.CancelFunc
 	tracker *decide.Tracker
 	seen    []decide.Observation
 	events  []decide.Event
@@ -96,11 +97,27 @@ func (a *Appliance) AddSensor(ctx context.Context, c config.Sensor) error {
 		seen:    make([]decide.Observation, 0, face.MaxFaces),
 		events:  make([]decide.Event, 0, face.MaxFaces),
 	}
+	ctx, s.cancel = context.WithCancel(ctx)
 	a.sensorMu.Lock()
 	a.sensors = append(a.sensors, s)
 	a.sensorMu.Unlock()
 	a.running.Go(func() { s.run(ctx) })
 	return nil
+}
+
+// StopSensor closes a sensor, waits for its loop and forgets it. Errors: ErrNoSensor.
+func (a *Appliance) StopSensor(name string) error {
+	s, err := a.sensor(name)
+	if err != nil {
+		return err
+	}
+	a.sensorMu.Lock()
+	a.sensors = slices.DeleteFunc(a.sensors, func(o *sensor) bool { return o == s })
+	a.sensorMu.Unlock()
+	err = s.close()
+	<-s.ended
+	a.health.recover("sensor " + name)
+	return err
 }
 
 func (a *Appliance) allSensors() []*sensor {
@@ -132,7 +149,10 @@ func (a *Appliance) sensor(name string) (*sensor, error) {
 	return nil, fmt.Errorf("%w: %q", ErrNoSensor, name)
 }
 
-func (s *sensor) close() error { return s.src.Close() }
+func (s *sensor) close() error {
+	s.cancel()
+	return s.src.Close()
+}
 
 // retryDelay is how long a failed source rests before it is asked again, in seconds 1, 2, 4 ... up to 30.
 func retryDelay(failures int) time.Duration {

@@ -33,11 +33,12 @@ type Event struct {
 
 // Tracker follows the faces at one sensor, so that a person who stays is one event.
 //
-// A face continues a track when its template is close to the track's (over same) or it overlaps the track's box and its
-// template is at least alike (over alike). A different person at the same place therefore starts a track of its own. A
-// match is announced once ConfirmFrames judged frames name the same person, a stranger after UnknownFrames judged
-// frames without any; a person announced as stranger may still become a match. A track ends when it was not seen for
-// EventHold.
+// A face continues a track when its template is close (over same) to the track's latest or best one. A hand before the
+// face or a turn of the head changes a template for a frame or two, so at the same place and within half a second a
+// template that is barely alike (over alike) will do. A different person at the same place starts a track of its own; in
+// the rare case that it does not, a match of that person is announced all the same. A match is announced once
+// ConfirmFrames judged frames name the same person, a stranger after UnknownFrames judged frames without any; a person
+// announced as stranger may still become a match. A track ends when it was not seen for EventHold.
 type Tracker struct {
 	policy *Policy
 	tracks []track
@@ -45,17 +46,44 @@ type Tracker struct {
 }
 
 // Similarity from which two templates of neighbouring frames are one person. Neighbouring frames of one face score far
-// higher than pictures taken on different days, so the first is above the identification threshold of the models in use.
+// higher than pictures taken on different days, so the first is above the identification threshold of the models in use;
+// the second is exceeded by about one in thirty pairs of different people.
 const (
 	same  = 0.55
-	alike = 0.30
+	alike = 0.20
 )
+
+// alikeGap is how long after its latest frame a track may be continued by place and alike.
+const alikeGap = 500 * time.Millisecond
+
+// template is a copy of a face's template.
+type template struct {
+	values  []int8
+	scale   float32
+	quality float32
+}
+
+func (t *template) set(o *Observation) {
+	copy(t.values, o.Values)
+	t.scale, t.quality = o.Scale, o.Quality
+}
+
+func (t *template) cosine(o *Observation) float32 {
+	var d [1]int32
+	kernels.DotRows(d[:], t.values, len(t.values), o.Values)
+	return float32(d[0]) * t.scale * o.Scale
+}
+
+func (t *template) wipe() {
+	clear(t.values)
+	t.scale, t.quality = 0, 0
+}
 
 type track struct {
 	id          uint64
 	box         [4]float32
-	values      []int8
-	scale       float32
+	latest      template
+	best        template // of the best quality so far
 	first, last time.Time
 	frames      int
 	subject     string // candidate of the latest frames that were over the threshold
@@ -72,7 +100,8 @@ type track struct {
 func NewTracker(p *Policy, dimension int) *Tracker {
 	t := &Tracker{policy: p, tracks: make([]track, 0, MaxTracks)}
 	for i := range MaxTracks {
-		t.tracks[:MaxTracks][i].values = make([]int8, dimension)
+		tr := &t.tracks[:MaxTracks][i]
+		tr.latest.values, tr.best.values = make([]int8, dimension), make([]int8, dimension)
 	}
 	return t
 }
@@ -84,7 +113,7 @@ func (t *Tracker) Observe(now time.Time, faces []Observation, events []Event) []
 		t.tracks[i].fresh = false
 	}
 	for i := range faces {
-		tr := t.find(&faces[i])
+		tr := t.find(now, &faces[i])
 		if tr == nil {
 			tr = t.begin(now)
 		}
@@ -105,7 +134,7 @@ func (t *Tracker) Tracks() int { return len(t.tracks) }
 // Reset forgets everybody and overwrites the templates.
 func (t *Tracker) Reset() {
 	for i := range t.tracks[:MaxTracks] {
-		clear(t.tracks[:MaxTracks][i].values)
+		t.tracks[:MaxTracks][i].wipe()
 	}
 	t.tracks = t.tracks[:0]
 }
@@ -121,16 +150,21 @@ func (t *Tracker) expire(now time.Time) {
 	}
 }
 
-// remove ends track i; its buffer changes places with the last one's and is overwritten.
+func (tr *track) wipe() {
+	tr.latest.wipe()
+	tr.best.wipe()
+}
+
+// remove ends track i; its buffers change places with the last one's and are overwritten.
 func (t *Tracker) remove(i int) {
 	last := len(t.tracks) - 1
-	clear(t.tracks[i].values)
+	t.tracks[i].wipe()
 	t.tracks[i], t.tracks[last] = t.tracks[last], t.tracks[i]
 	t.tracks = t.tracks[:last]
 }
 
 // find returns the track that the face continues, the most similar one first.
-func (t *Tracker) find(o *Observation) *track {
+func (t *Tracker) find(now time.Time, o *Observation) *track {
 	var best *track
 	var most float32
 	for i := range t.tracks {
@@ -138,18 +172,13 @@ func (t *Tracker) find(o *Observation) *track {
 		if tr.fresh {
 			continue
 		}
-		s := cosine(tr, o)
-		if (s >= same || s >= alike && overlaps(tr.box, o.Box)) && (best == nil || s > most) {
+		s := max(tr.latest.cosine(o), tr.best.cosine(o))
+		here := s >= alike && now.Sub(tr.last) <= alikeGap && overlaps(tr.box, o.Box)
+		if (s >= same || here) && (best == nil || s > most) {
 			best, most = tr, s
 		}
 	}
 	return best
-}
-
-func cosine(tr *track, o *Observation) float32 {
-	var d [1]int32
-	kernels.DotRows(d[:], tr.values, len(tr.values), o.Values)
-	return float32(d[0]) * tr.scale * o.Scale
 }
 
 // overlaps reports whether two boxes share at least half of the smaller one.
@@ -172,14 +201,17 @@ func (t *Tracker) begin(now time.Time) *track {
 	t.tracks = t.tracks[:len(t.tracks)+1]
 	tr := &t.tracks[len(t.tracks)-1]
 	t.next++
-	*tr = track{id: t.next, values: tr.values, first: now}
+	*tr = track{id: t.next, latest: tr.latest, best: tr.best, first: now}
 	return tr
 }
 
 // see moves the track to where the face is now. The template follows, for faces turn.
 func (tr *track) see(now time.Time, o *Observation) {
-	tr.box, tr.scale, tr.last, tr.fresh = o.Box, o.Scale, now, true
-	copy(tr.values, o.Values)
+	tr.box, tr.last, tr.fresh = o.Box, now, true
+	tr.latest.set(o)
+	if o.Quality >= tr.best.quality {
+		tr.best.set(o)
+	}
 }
 
 // judge counts the evidence of one frame and says what is to be announced, if anything.
