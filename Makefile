@@ -1,0 +1,58 @@
+# Targets for people. `make demo` and `make test` install what they need by themselves (scripts/setup).
+
+VIGIL_DATA ?= $(abspath ../shared/data)
+VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS    := -X vigil/daemon/core.Version=$(VERSION)
+GOTEST     := go test -race -timeout 15m
+export VIGIL_DATA
+
+.PHONY: build appliance demo test lfw bench soak fuzz lint setup clean
+
+build: ## the binary, for this machine
+	@scripts/setup build
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/vigild ./daemon
+
+appliance: ## the binary that ships: without the demo, its broker and its throw-away authority
+	@scripts/setup build
+	go build -trimpath -tags appliance -ldflags '$(LDFLAGS) -s -w' -o bin/vigild-appliance ./daemon
+
+setup: ## what the tests need
+	@scripts/setup test
+
+demo: ## the main job, end to end
+	@scripts/setup demo
+	@$(MAKE) --no-print-directory -s build
+	@bin/vigild demo
+
+test: ## all tests, with the race detector, swtpm, Mosquitto and ONNX Runtime
+	@scripts/setup test
+	go vet ./...
+	go vet -tags appliance ./daemon
+	$(GOTEST) ./...
+
+lfw: ## accuracy on the 3,000 open pairs of LFW (about three minutes on two cores)
+	@scripts/setup demo
+	@$(MAKE) --no-print-directory -s build
+	@bin/vigild eval --models $(VIGIL_DATA)/models --pairs $(VIGIL_DATA)/protocols/lfw_pairs_open.txt --pictures $(VIGIL_DATA)/faces/lfw
+
+bench: ## benchmarks of the frame path and the gallery, with allocs/op
+	@scripts/setup demo
+	go test -run '^$$' -bench . -benchmem ./kernels ./infer/... ./sensors/... ./store ./daemon/core
+
+soak: ## 10,000 frames: goroutines, descriptors and memory must stay flat
+	@scripts/setup demo
+	VIGIL_SOAK_FRAMES=10000 go test -count=1 -run 'TestSteadyState' -v -timeout 30m ./daemon/core
+
+FUZZTIME ?= 30s
+fuzz: ## every fuzz target for FUZZTIME
+	@for p in $$(go list ./...); do \
+		for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+			echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+		done; \
+	done
+
+lint: ## golangci-lint with the repository's own configuration
+	go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0 run ./...
+
+clean:
+	rm -rf bin .cache
