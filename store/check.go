@@ -189,8 +189,7 @@ func (c *contentCheck) meta() {
 
 // commands checks the ledger and its prune order.
 func (c *contentCheck) commands() {
-	expiries := make(map[string]bool)
-	c.each(bucketCommandExpiry, func(p place, _ []byte) { expiries[string(p.key)] = true })
+	expiries := c.keysOf(bucketCommandExpiry)
 	c.each(bucketCommands, func(p place, v []byte) {
 		c.report.Commands++
 		rec, err := c.commandRecord(p, v)

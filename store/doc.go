@@ -39,9 +39,10 @@
 // settings. Putting back a whole older image of the file is not found here.
 //
 // Blocking. One Update runs at a time; others wait for it, or for their
-// context. A View never waits for an Update, but an Update that has to enlarge
-// the file's mapping waits for open Views: keep them short, and never call
-// Update inside View or View inside Update. Reads and writes are disk speed, an
+// context. A View never waits for an Update, and an Update waits for open Views
+// only when the file outgrows its mapping of 1 GiB. Even so, keep Views short
+// (pages they see cannot be used again), and never call Update inside View or
+// View inside Update. Reads and writes are disk speed, an
 // Update costs two syncs. Gallery calls touch memory only.
 //
 // Bounds. The outbox is bounded by bytes, count and age and drops by class,

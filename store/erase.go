@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -22,7 +21,7 @@ func (s *Store) erase() error {
 	if !s.erasing {
 		return nil
 	}
-	err := s.update(context.Background(), func(tx *Tx) error {
+	err := s.update(func(tx *Tx) error {
 		if err := s.zeroFreed(tx); err != nil {
 			return err
 		}

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"encoding/hex"
 
 	"go.etcd.io/bbolt"
@@ -20,7 +19,7 @@ func AllBuckets() []string { return allBuckets() }
 func (s *Store) CommitOnly(fn func(tx *Tx) error) error {
 	<-s.writer
 	defer func() { s.writer <- struct{}{} }()
-	return s.update(context.Background(), fn)
+	return s.update(fn)
 }
 
 // Erase is the overwriting that follows an Update.

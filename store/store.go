@@ -13,6 +13,15 @@ import (
 	"go.etcd.io/bbolt"
 )
 
+const (
+	// mappedBytes is the address space that the file is mapped to. bbolt must wait
+	// for all Views to map more, so this is more than a device ever stores; it
+	// costs neither memory nor disk.
+	mappedBytes = 1 << 30
+	// growBytes is how much the file grows at a time.
+	growBytes = 256 << 10
+)
+
 // Store is an open store. Its methods may be called by many goroutines.
 type Store struct {
 	path   string
@@ -76,10 +85,11 @@ func (s *Store) open(opts Options) error {
 	if err != nil {
 		return err
 	}
-	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{Timeout: boltTimeout})
+	s.db, err = bbolt.Open(s.path, 0o600, &bbolt.Options{Timeout: boltTimeout, InitialMmapSize: mappedBytes})
 	if err != nil {
 		return fmt.Errorf("cannot open store %s: %w", s.path, commitFailed(s.path, err))
 	}
+	s.db.AllocSize = growBytes
 	if err := s.load(opts); err != nil {
 		return err
 	}

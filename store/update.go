@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"go.etcd.io/bbolt"
@@ -24,7 +25,10 @@ func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) error {
 		return fmt.Errorf("cannot begin transaction: %w", ctx.Err())
 	}
 	defer func() { s.writer <- struct{}{} }()
-	if err := s.update(ctx, fn); err != nil {
+	if err := errors.Join(s.broken(), ctx.Err()); err != nil {
+		return fmt.Errorf("cannot begin transaction: %w", err)
+	}
+	if err := s.update(fn); err != nil {
 		return err
 	}
 	// What was asked for is durable; erasing what is left of deleted keys is
@@ -35,14 +39,9 @@ func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	return nil
 }
 
-// update is Update for the holder of the writer's token.
-func (s *Store) update(ctx context.Context, fn func(tx *Tx) error) error {
-	if err := s.broken(); err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("cannot begin transaction: %w", err)
-	}
+// update is Update for the holder of the writer's token, who knows that the
+// store is not broken.
+func (s *Store) update(fn func(tx *Tx) error) error {
 	var btx *bbolt.Tx
 	var tx *Tx
 	undo := func() {

@@ -124,7 +124,11 @@ func (p page) elements() ([]element, error) {
 			pos, keyBytes = uint64(order.Uint32(e)), uint64(order.Uint32(e[4:]))
 			out[i].child = order.Uint64(e[8:])
 		} else {
-			out[i].isBucket = order.Uint32(e)&elementIsBucket != 0
+			flags := order.Uint32(e)
+			if flags&^elementIsBucket != 0 {
+				return nil, fmt.Errorf("element %d has unknown flags %#x", i, flags)
+			}
+			out[i].isBucket = flags == elementIsBucket
 			pos, keyBytes, valueBytes = uint64(order.Uint32(e[4:])), uint64(order.Uint32(e[8:])), uint64(order.Uint32(e[12:]))
 		}
 		start := uint64(at) + pos
