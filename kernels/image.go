@@ -47,6 +47,9 @@ func (im *Image) Check() error {
 	if im.Width <= 0 || im.Height <= 0 {
 		return fmt.Errorf("picture of %dx%d pixels: both sides must be positive", im.Width, im.Height)
 	}
+	if im.Width > len(im.Planes[0].Data) { // every format has a byte a pixel at least; the sums below cannot overflow
+		return fmt.Errorf("%v plane 0: %d bytes are too few for rows of %d pixels", im.Format, len(im.Planes[0].Data), im.Width)
+	}
 	even := (im.Width + 1) &^ 1
 	switch im.Format {
 	case Gray8:
@@ -69,8 +72,8 @@ func (im *Image) checkPlane(i, rowBytes, rows int) error {
 	if p.StrideBytes < rowBytes {
 		return fmt.Errorf("%v plane %d: stride of %d bytes is shorter than a row of %d", im.Format, i, p.StrideBytes, rowBytes)
 	}
-	if need := (rows-1)*p.StrideBytes + rowBytes; len(p.Data) < need {
-		return fmt.Errorf("%v plane %d: %d bytes, needs %d", im.Format, i, len(p.Data), need)
+	if len(p.Data) < rowBytes || (len(p.Data)-rowBytes)/p.StrideBytes < rows-1 {
+		return fmt.Errorf("%v plane %d: %d bytes do not hold %d rows of %d, %d apart", im.Format, i, len(p.Data), rows, rowBytes, p.StrideBytes)
 	}
 	return nil
 }

@@ -53,12 +53,9 @@ func Normalize(v []float32) float32 {
 func QuantizeUnit(dst []int8, v []float32) (scale float32) {
 	var peak float32
 	for _, x := range v {
-		if x != x {
-			peak = float32(math.Inf(1))
-		}
-		peak = max(peak, x, -x)
+		peak = max(peak, x, -x) // NaN once any value is
 	}
-	if peak == 0 || math.IsInf(float64(peak), 0) {
+	if !(peak > 0) || math.IsInf(float64(peak), 0) {
 		clear(dst)
 		return 0
 	}

@@ -18,7 +18,7 @@ func (m Affine) Scale() float32 {
 // Similarity returns the rotation, uniform scale and shift that carry the points from onto the points to with the
 // least squared error: the closed form in two dimensions of S. Umeyama, "Least-Squares Estimation of Transformation
 // Parameters Between Two Point Patterns", IEEE PAMI 13(4), 1991. Both hold x,y pairs and are of the same length.
-// It reports false if the source points all coincide, for then no scale exists.
+// It reports false if the source points all coincide, for then no scale exists, and if one of them is no number.
 func Similarity(from, to []float32) (Affine, bool) {
 	if len(from) != len(to) || len(from) < 4 || len(from)%2 != 0 {
 		panic("kernels: similarity needs the same number of points on both sides, two at least")
@@ -38,7 +38,7 @@ func Similarity(from, to []float32) (Affine, bool) {
 		cross += ax*by - ay*bx
 		norm += ax*ax + ay*ay
 	}
-	if norm < 1e-9 {
+	if !(norm >= 1e-9) {
 		return Affine{}, false
 	}
 	a, b := dot/norm, cross/norm // scale*cos, scale*sin
