@@ -10,12 +10,12 @@ import (
 )
 
 // deliveries is the Store of one paho client. It stores no packets (the outbox does); it turns paho's calls into delivery
-// signals: Put ties the message id to the record that the publishing goroutine announced, Del says that it was
+// signals: Put ties the message id to the flight that the publishing goroutine announced, Del says that it was
 // acknowledged. See "What it relies on" in the package comment.
 type deliveries struct {
 	mu        sync.Mutex
-	announced uint64            // record that the next Put belongs to, 0 for none
-	records   map[uint16]uint64 // message id -> record id
+	announced uint64            // flight that the next Put belongs to, 0 for none
+	flights   map[uint16]uint64 // message id -> flight
 	acked     []uint64          // at most the window
 	closed    bool
 
@@ -26,17 +26,17 @@ type deliveries struct {
 var _ mqtt.Store = (*deliveries)(nil)
 
 func newDeliveries() *deliveries {
-	return &deliveries{records: map[uint16]uint64{}, signal: make(chan struct{}, 1), stopped: make(chan struct{})}
+	return &deliveries{flights: map[uint16]uint64{}, signal: make(chan struct{}, 1), stopped: make(chan struct{})}
 }
 
-// announce names the record whose Publish comes next, in the same goroutine.
-func (d *deliveries) announce(record uint64) {
+// announce names the flight (not 0) whose Publish comes next, in the same goroutine; 0 takes that back.
+func (d *deliveries) announce(flight uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.announced = record
+	d.announced = flight
 }
 
-// take returns the records acknowledged since the last call, in the order of their PUBACKs.
+// take returns the flights acknowledged since the last call, in the order of their PUBACKs.
 func (d *deliveries) take() []uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -57,7 +57,7 @@ func (d *deliveries) Put(key string, packet packets.ControlPacket) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.announced != 0 {
-		d.records[mid] = d.announced
+		d.flights[mid] = d.announced
 		d.announced = 0
 	}
 }
@@ -76,12 +76,12 @@ func (d *deliveries) Del(key string) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	record, tracked := d.records[mid]
+	flight, tracked := d.flights[mid]
 	if !tracked {
 		return
 	}
-	delete(d.records, mid)
-	d.acked = append(d.acked, record)
+	delete(d.flights, mid)
+	d.acked = append(d.acked, flight)
 	select {
 	case d.signal <- struct{}{}:
 	default:

@@ -5,7 +5,7 @@
 //
 //   - A record of the outbox leaves it only after the broker's PUBACK for exactly that record. Records are published in
 //     the order of their ids; after a reconnect the unacknowledged ones come again with the same id, so receivers drop
-//     repeats by (tenant, device, origin, id). A dead broker only makes the outbox grow.
+//     repeats by (tenant, device, origin, class, id). A dead broker only makes the outbox grow.
 //   - A command is executed only when it is signed by a known fleet key, addressed to this device, fresh, and known. It is
 //     acknowledged to the broker after its answer is durable, so a crash in between brings it again; the Executor
 //     answers such a repeat from its ledger. Everything else is refused, counted by reason and reported to Deps.Audit.

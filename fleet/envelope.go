@@ -105,10 +105,19 @@ func ParseResult(data []byte) (Result, error) {
 	return r, nil
 }
 
-// gapBody is the body of a gap that the link itself makes, for a record it cannot send.
-type gapBody struct {
-	Count  int    `json:"count"`
-	From   uint64 `json:"from"`
-	To     uint64 `json:"to"`
+// Gap is the body of a record of ClassGap: records that will not come. The outbox makes it for what it had to drop, the
+// link for a record that it cannot send.
+type Gap struct {
+	Class  string `json:"class"` // of the missing records; empty when it cannot be told
+	Count  uint64 `json:"count"`
+	From   uint64 `json:"from"` // id of the first
+	To     uint64 `json:"to"`   // id of the last; those between may be of other classes, and come
 	Reason string `json:"reason"`
 }
+
+// Reasons of the gaps that the link makes. An outbox has its own.
+const (
+	GapTooLarge = "too_large" // over Config.MaxRecordBytes
+	GapClass    = "bad_class" // the class is no name
+	GapDamaged  = "damaged"   // DamagedRecord
+)

@@ -29,7 +29,9 @@ type memOutbox struct {
 	next    uint64
 	records []fleet.Record
 	deleted []uint64
-	failing int // deletes that fail from now on
+	failing int                     // deletes that fail from now on
+	damaged map[uint64]bool         // records that cannot be read
+	swap    map[uint64]fleet.Record // replaces a record once it was handed out: the outbox dropped it in flight
 	changed chan struct{}
 }
 
@@ -47,25 +49,26 @@ func (o *memOutbox) add(class, payload string) uint64 {
 	return o.next
 }
 
-// insert puts a record under an id of its own, as the store does with a gap marker.
-func (o *memOutbox) insert(r fleet.Record) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.records = append(o.records, r)
-	slices.SortFunc(o.records, func(a, b fleet.Record) int { return int(a.ID) - int(b.ID) })
-	select {
-	case o.changed <- struct{}{}:
-	default:
-	}
-}
-
 func (o *memOutbox) OutboxNext(after uint64, max int) ([]fleet.Record, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var out []fleet.Record
 	for _, r := range o.records {
-		if r.ID > after && len(out) < max {
-			out = append(out, r)
+		if r.ID <= after || len(out) == max {
+			continue
+		}
+		if o.damaged[r.ID] && len(out) == 0 {
+			return nil, &fleet.DamagedRecord{ID: r.ID, Err: errors.New("bad tag")}
+		}
+		if o.damaged[r.ID] {
+			break
+		}
+		out = append(out, r)
+	}
+	for i, r := range o.records {
+		if marker, ok := o.swap[r.ID]; ok && slices.ContainsFunc(out, func(x fleet.Record) bool { return x.ID == r.ID }) {
+			o.records[i] = marker
+			delete(o.swap, r.ID)
 		}
 	}
 	return out, nil

@@ -28,16 +28,30 @@ var (
 
 // Record is one entry of the outbox. Payload is in clear; the link seals it.
 type Record struct {
-	ID      uint64 // ascending, never used twice under one Config.Origin, not 0
+	ID      uint64 // ascending, not 0; under one Config.Origin only a gap marker may use the id of another record again
 	Class   string // a name; ClassResult and ClassGap have topics of their own
 	Payload []byte
 }
 
+// DamagedRecord is the error of OutboxNext for a record that is there and cannot be read.
+type DamagedRecord struct {
+	ID  uint64
+	Err error // may be nil
+}
+
+// Error implements error.
+func (d *DamagedRecord) Error() string { return fmt.Sprintf("cannot read record %d: %v", d.ID, d.Err) }
+
+// Unwrap returns the cause.
+func (d *DamagedRecord) Unwrap() error { return d.Err }
+
 // Outbox is the durable queue of what the fleet must learn.
 type Outbox interface {
-	// OutboxNext returns up to max records with ids above after, in ascending order, without waiting.
+	// OutboxNext returns up to max records with ids above after, in ascending order, without waiting. A record that cannot
+	// be read ends the list early; when it is the first, the error is a *DamagedRecord. It is then reported as a gap.
 	OutboxNext(after uint64, max int) ([]Record, error)
-	// OutboxDelete removes acknowledged records durably. Ids that are gone already are no error.
+	// OutboxDelete removes acknowledged records durably. Ids that are gone already are no error. The link looks at a record
+	// before it deletes it: a gap marker that took its place meanwhile stays.
 	OutboxDelete(ids ...uint64) error
 	// OutboxChanged returns a channel that receives, or is closed, when records were added since the last receive.
 	OutboxChanged() <-chan struct{}

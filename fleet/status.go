@@ -19,7 +19,7 @@ type Status struct {
 	Published    uint64 `json:"published"`     // records handed to the broker, repeats included
 	Resent       uint64 `json:"resent"`        // of these, records that had been published before
 	Acknowledged uint64 `json:"acknowledged"`  // records with a PUBACK
-	Oversized    uint64 `json:"oversized"`     // records over MaxRecordBytes, sent as a gap
+	Unsendable   uint64 `json:"unsendable"`    // records sent as a gap of the link's own reasons
 	OutboxErrors uint64 `json:"outbox_errors"` // failed reads and deletes of the outbox; they are tried again
 	InFlight     int    `json:"in_flight"`     // records waiting for PUBACK or deletion
 

@@ -666,18 +666,36 @@ func testTrouble(t *testing.T, w *world, b broker) {
 		t.Errorf("after trouble the command was answered with %+v, %v", r, err)
 	}
 
-	// A record that cannot be sent becomes a gap and does not block the next; a gap marker under a low id is found.
+	// What cannot be sent becomes a gap and does not block what is behind it.
+	w.outbox.mu.Lock()
+	w.outbox.damaged = map[uint64]bool{w.outbox.next + 2: true}
+	w.outbox.mu.Unlock()
 	big := w.outbox.add("decision", strings.Repeat("x", 1001))
-	w.outbox.add("decision", `{"n":3}`)
+	broken := w.outbox.add("decision", `{}`)
+	odd := w.outbox.add("a class", `{}`)
+	w.outbox.add("decision", `{"n":5}`)
 	eventually(t, "outbox is empty", func() bool { left, _ := w.outbox.ids(); return len(left) == 0 })
-	w.outbox.insert(fleet.Record{ID: 1, Class: fleet.ClassGap, Payload: []byte(`{"count":5}`)})
-	eventually(t, "outbox is empty again", func() bool { left, _ := w.outbox.ids(); return len(left) == 0 })
-	until(t, m, "events arrived", func() bool { return len(eventIDs(m, "decision")) == 2 && len(eventIDs(m, fleet.ClassGap)) == 1 })
-	if got := eventIDs(m, fleet.ClassGap); got[0] != big {
-		t.Errorf("the gap has id %d, want %d", got[0], big)
+	until(t, m, "gaps arrived", func() bool { return len(eventIDs(m, "decision")) == 2 && len(eventIDs(m, fleet.ClassGap)) == 3 })
+	want := map[uint64]string{big: fleet.GapTooLarge, broken: fleet.GapDamaged, odd: fleet.GapClass}
+	for _, e := range m.Events() {
+		var gap fleet.Gap
+		if e.Class == fleet.ClassGap && (json.Unmarshal(e.Body, &gap) != nil || gap.Reason != want[e.ID] || gap.From != e.ID || gap.Count != 1) {
+			t.Errorf("gap %d says %s", e.ID, e.Body)
+		}
 	}
-	if repeats, _ := m.Counts(); repeats != 1 { // the marker reuses id 1 here, which a receiver has to take for a repeat
-		t.Errorf("%d repeats", repeats)
+
+	// The outbox drops a record in flight and puts a marker under its id: the record's PUBACK must not delete the marker.
+	w.outbox.mu.Lock()
+	dropped := w.outbox.next + 1
+	w.outbox.swap = map[uint64]fleet.Record{dropped: {ID: dropped, Class: fleet.ClassGap, Payload: []byte(`{"count":1}`)}}
+	w.outbox.mu.Unlock()
+	w.outbox.add("telemetry", `{}`)
+	until(t, m, "record and its marker", func() bool {
+		return slices.Contains(eventIDs(m, "telemetry"), dropped) && slices.Contains(eventIDs(m, fleet.ClassGap), dropped)
+	})
+	eventually(t, "outbox is empty at last", func() bool { left, _ := w.outbox.ids(); return len(left) == 0 })
+	if repeats, rejected := m.Counts(); repeats+rejected != 0 {
+		t.Errorf("%d repeats, %d rejected", repeats, rejected)
 	}
 }
 

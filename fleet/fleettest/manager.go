@@ -319,7 +319,7 @@ func (m *Manager) receiveRecord(t fleet.Topics, payload []byte) error {
 			return err
 		}
 	}
-	key := fmt.Sprintf("%s/%s/%d", t.Device(), e.Origin, e.ID)
+	key := fmt.Sprintf("%s/%s/%s/%d", t.Device(), e.Origin, e.Class, e.ID)
 	m.change(func() {
 		if m.seen[key] {
 			m.repeats++
