@@ -41,21 +41,21 @@ var bans = []ban{
 	{"unsafe", []string{"vigil/kernels/", "vigil/infer/ort", "vigil/infer/trt", "vigil/secure/mem"}, "pointer tricks are kept where their rules are known"},
 	{"os/exec", []string{"vigil/daemon", "vigil/secure/securetest", "vigil/fleet/fleettest"}, "the appliance starts no processes"},
 	{"net/http/httptest", nil, "test helpers do not ship"},
-	{"testing", []string{"vigil/store/storetest", "vigil/infer/infertest"}, "test code does not ship"},
+	{"testing", []string{"vigil/store/storetest", "vigil/infer/infertest", "vigil/daemon/daemontest"}, "test code does not ship"},
 	{"log", nil, "the log is structured: log/slog"},
 	{"github.com/mochi-mqtt/server/v2", []string{"vigil/fleet/fleettest"}, "the broker of tests and the demo is no part of the device"},
 	{"github.com/yalue/onnxruntime_go", []string{"vigil/infer/ort"}, "one adapter for the runtime"},
 	{"github.com/google/go-tpm/tpm2", []string{"vigil/secure/tpm", "vigil/secure/securetest"}, "one adapter for the TPM"},
 	{"go.etcd.io/bbolt", []string{"vigil/store"}, "one owner of the database"},
 	{"github.com/eclipse/paho.mqtt.golang", []string{"vigil/fleet", "vigil/fleet/fleettest"}, "one owner of the link"},
-	{"vigil/secure/securetest", []string{"vigil/daemon", "vigil/store/storetest"}, "a software TPM is for tests and the demo"},
+	{"vigil/secure/securetest", []string{"vigil/daemon", "vigil/daemon/daemontest", "vigil/store/storetest"}, "a software TPM is for tests and the demo"},
 	{"vigil/fleet/fleettest", []string{"vigil/daemon"}, "a throw-away authority is for tests and the demo"},
 }
 
 // shipped must not be among the dependencies of the binary that ships (build tag appliance).
 var notShipped = []string{
 	"testing", "net/http/httptest", "os/exec", "vigil/secure/securetest", "vigil/fleet/fleettest", "vigil/store/storetest",
-	"vigil/infer/infertest", "github.com/mochi-mqtt/server/v2",
+	"vigil/infer/infertest", "vigil/daemon/daemontest", "github.com/mochi-mqtt/server/v2",
 }
 
 // pkg is what `go list -json` says of a package.
