@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -33,7 +34,7 @@ func Check(path string, keyring *secure.Keyring) (Report, error) {
 		return Report{}, fmt.Errorf("cannot check store %s: a running vigild holds it (%v); ask it instead, or stop it: %w", path, err, ErrLocked)
 	}
 	report := Report{Path: path, Checked: time.Now().UTC()}
-	if sound, err := report.pages(f, boltpage.Newest); err != nil || !sound {
+	if sound, err := report.findAndCheck(f); err != nil || !sound {
 		return report, err
 	}
 	var db *bbolt.DB
@@ -64,8 +65,17 @@ func (s *Store) Check() (Report, error) {
 		return report, fmt.Errorf("cannot check store: %w", err)
 	}
 	defer f.Close()
+	<-s.writer // no commit may come between the View and its root page
+	goOn := sync.OnceFunc(func() { s.writer <- struct{}{} })
+	defer goOn()
 	err = s.View(context.Background(), func(tx *Tx) error {
-		if sound, err := report.pages(f, uint64(tx.btx.ID())); err != nil || !sound {
+		stat, err := f.Stat()
+		if err != nil {
+			return fmt.Errorf("cannot check store: %w", err)
+		}
+		state := boltpage.Find(f, stat.Size(), uint64(tx.btx.ID()))
+		goOn()
+		if sound, err := report.pages(state, f, stat.Size()); err != nil || !sound {
 			return err
 		}
 		return report.contents(tx.btx, s.vault.keyring)
@@ -87,14 +97,19 @@ func (r *Report) settle(err error) (Report, error) {
 	return *r, nil
 }
 
-// pages checks the structure of the file; sound says that bbolt may follow it.
-func (r *Report) pages(f *os.File, txid uint64) (sound bool, err error) {
+// findAndCheck checks the structure of a file that nobody writes to.
+func (r *Report) findAndCheck(f *os.File) (sound bool, err error) {
 	stat, err := f.Stat()
 	if err != nil {
 		return false, fmt.Errorf("cannot check store: %w", err)
 	}
-	r.FileBytes = stat.Size()
-	info, err := boltpage.Check(f, stat.Size(), txid, func(p boltpage.Problem) {
+	return r.pages(boltpage.Find(f, stat.Size(), boltpage.Newest), f, stat.Size())
+}
+
+// pages checks the structure of a state; sound says that bbolt may follow it.
+func (r *Report) pages(state boltpage.State, f *os.File, sizeBytes int64) (sound bool, err error) {
+	r.FileBytes = sizeBytes
+	info, err := state.Check(f, sizeBytes, func(p boltpage.Problem) {
 		r.add(Problem{p.Bucket, "", fmt.Sprintf("page %d: %s", p.Page, p.Text), remedyRestore})
 	})
 	if err != nil {

@@ -184,6 +184,41 @@ func TestAlteredLogsAreFound(t *testing.T) {
 	}
 }
 
+// TestLostSegmentKeyIsNotReplaced: a new key would hide that the old is gone.
+func TestLostSegmentKeyIsNotReplaced(t *testing.T) {
+	opts := store.Options{Path: filepath.Join(t.TempDir(), "v.db"), Keyring: storetest.Keyring(t)}
+	s := storetest.Open(t, opts)
+	appendEvents(t, s, 3)
+	queue(t, s, "event", "x")
+	s.Close()
+	lost := store.Options{Path: filepath.Join(t.TempDir(), "lost.db"), Keyring: opts.Keyring}
+	copyFile(t, opts.Path, lost.Path)
+	mutate(t, lost.Path, func(btx *bbolt.Tx) error {
+		return errors.Join(btx.Bucket([]byte("audit_keys")).Delete(key(0)), btx.Bucket([]byte("outbox_keys")).Delete(key(0)))
+	})
+	s, err := store.Open(lost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	before := s.Generation()
+	for name, do := range map[string]func(tx *store.Tx) error{
+		"audit":  func(tx *store.Tx) error { _, err := tx.AppendAudit(store.AuditEvent{Type: "x"}); return err },
+		"outbox": func(tx *store.Tx) error { _, err := tx.AppendOutbox("event", nil); return err },
+		"ignored error": func(tx *store.Tx) error {
+			tx.AppendAudit(store.AuditEvent{Type: "x"})
+			return nil
+		},
+	} {
+		if err := s.Update(context.Background(), do); !errors.Is(err, store.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if s.Generation() != before {
+		t.Error("something was kept")
+	}
+}
+
 // checkNames expects Check to report a problem of the bucket with a remedy.
 func checkNames(t *testing.T, path string, keyring *secure.Keyring, bucket string) {
 	t.Helper()

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -30,12 +31,64 @@ func TestMain(m *testing.M) {
 	if child := os.Getenv(childEnv); child != "" {
 		os.Exit(runChild(child))
 	}
+	files, goroutines := openFiles(), runtime.NumGoroutine()
 	code := m.Run()
 	if buffers, size := mem.Live(); buffers != 0 && code == 0 {
 		fmt.Fprintf(os.Stderr, "tests left %d locked buffers of %d bytes open\n", buffers, size)
 		code = 1
 	}
+	if f, g := openFiles(), runtime.NumGoroutine(); (f > files || g > goroutines) && code == 0 {
+		fmt.Fprintf(os.Stderr, "tests left %d files open and %d goroutines running\n", f-files, g-goroutines)
+		code = 1
+	}
 	os.Exit(code)
+}
+
+// openFiles counts the open files of this process, but for the poller that the
+// runtime opens with the first pipe and keeps.
+func openFiles() (n int) {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range entries {
+		target, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err == nil && !strings.HasPrefix(target, "anon_inode:") {
+			n++
+		}
+	}
+	return n
+}
+
+// TestCheckDuringUpdates looks at moving pages and must see none of it.
+func TestCheckDuringUpdates(t *testing.T) {
+	rng := newRand(t)
+	s := storetest.Open(t, store.Options{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var ids []string
+		for i := range 120 {
+			ids = append(ids, enrol(t, s, "n", randomTemplate(rng, model, 256)))
+			queue(t, s, "event", fmt.Sprint(i))
+			if i%3 == 2 {
+				deleteSubject(t, s, ids[0])
+				ids = ids[1:]
+			}
+		}
+	}()
+	checks := 0
+	for running := true; running; checks++ {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		report, err := s.Check()
+		if err != nil || !report.OK() {
+			t.Errorf("check %d: %v, %v", checks, report.Problems, err)
+			break
+		}
+	}
+	<-done
+	t.Logf("%d checks", checks)
 }
 
 // randomTemplate makes a template of a random direction.

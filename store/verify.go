@@ -17,7 +17,7 @@ var errSettings = errors.New("the settings are not those that the header was sea
 // damaged: a power cut while it was written leaves it so, and the other one is
 // the state before. The caller holds the lock.
 func (s *Store) verifyPages() (repair bool, err error) {
-	info, problems, err := checkPages(s.path, boltpage.Newest)
+	info, problems, err := checkPages(s.path)
 	if err != nil {
 		return false, err
 	}
@@ -28,7 +28,7 @@ func (s *Store) verifyPages() (repair bool, err error) {
 }
 
 // checkPages runs the page checker over the file and collects what it finds.
-func checkPages(path string, txid uint64) (info boltpage.Info, problems []boltpage.Problem, err error) {
+func checkPages(path string) (info boltpage.Info, problems []boltpage.Problem, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return info, nil, fmt.Errorf("cannot check store: %w", err)
@@ -38,7 +38,7 @@ func checkPages(path string, txid uint64) (info boltpage.Info, problems []boltpa
 	if err != nil {
 		return info, nil, fmt.Errorf("cannot check store: %w", err)
 	}
-	info, err = boltpage.Check(f, stat.Size(), txid, func(p boltpage.Problem) {
+	info, err = boltpage.Find(f, stat.Size(), boltpage.Newest).Check(f, stat.Size(), func(p boltpage.Problem) {
 		if len(problems) < maxProblems {
 			problems = append(problems, p)
 		}

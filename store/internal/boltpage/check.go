@@ -38,33 +38,48 @@ type Info struct {
 	DamagedRoot bool // one of the two root pages is not valid
 }
 
-// Check reads the state of transaction txid, or of Newest, from a file of
-// sizeBytes bytes and reports each problem. It never panics, whatever the bytes
-// are, and follows no page twice. The error is of the reader; a problem is not
-// an error. The state must not be changed meanwhile.
-func Check(r io.ReaderAt, sizeBytes int64, txid uint64, report func(Problem)) (Info, error) {
-	c := &checker{r: r, report: report}
+// State is one state of a file: what a root page refers to.
+type State struct {
+	meta  meta
+	info  Info
+	found bool
+}
+
+// Find reads the root pages of a file of sizeBytes bytes and picks the state of
+// transaction txid, or of Newest. It never fails: Check of a state that is not
+// there reports that. Root pages are overwritten by every second transaction, so
+// in a file that is in use Find must not run while one commits.
+func Find(r io.ReaderAt, sizeBytes int64, txid uint64) State {
+	var s State
 	metas := readMetas(r, sizeBytes)
-	found := false
 	for _, m := range metas {
-		if txid == m.txid || txid == Newest && (!found || m.txid > c.meta.txid) {
-			c.meta, found = m, true
+		if txid == m.txid || txid == Newest && (!s.found || m.txid > s.meta.txid) {
+			s.meta, s.found = m, true
 		}
 	}
-	if !found {
+	s.info = Info{PageBytes: int(s.meta.pageBytes), TxID: s.meta.txid, Pages: s.meta.highWater, DamagedRoot: len(metas) < 2}
+	return s
+}
+
+// Check reads all pages of the state and reports each problem. It never panics,
+// whatever the bytes are, and follows no page twice. The error is of the reader;
+// a problem is not an error. sizeBytes is the size of the file; the state's pages
+// must not be changed meanwhile.
+func (s State) Check(r io.ReaderAt, sizeBytes int64, report func(Problem)) (Info, error) {
+	c := &checker{r: r, report: report, meta: s.meta}
+	if !s.found {
 		c.problem("", 0, "no valid root page")
-		return Info{DamagedRoot: true}, nil
+		return s.info, nil
 	}
-	info := Info{PageBytes: int(c.meta.pageBytes), TxID: c.meta.txid, Pages: c.meta.highWater, DamagedRoot: len(metas) < 2}
-	have := uint64(sizeBytes) / uint64(c.meta.pageBytes)
-	if c.meta.highWater > have {
-		c.problem("", 0, fmt.Sprintf("file is cut: %d pages are in use, %d are there", c.meta.highWater, have))
-		return info, nil
+	have := uint64(sizeBytes) / uint64(s.meta.pageBytes)
+	if s.meta.highWater > have {
+		c.problem("", 0, fmt.Sprintf("file is cut: %d pages are in use, %d are there", s.meta.highWater, have))
+		return s.info, nil
 	}
-	c.used = make([]use, c.meta.highWater)
+	c.used = make([]use, s.meta.highWater)
 	c.walk()
-	info.Free = c.free
-	return info, c.err
+	s.info.Free = c.free
+	return s.info, c.err
 }
 
 // use says what a page is used for.

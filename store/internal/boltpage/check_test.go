@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,7 +61,8 @@ func image(t testing.TB, pageSize int) []byte {
 func check(t testing.TB, raw []byte) (Info, []Problem) {
 	t.Helper()
 	var problems []Problem
-	info, err := Check(bytes.NewReader(raw), int64(len(raw)), Newest, func(p Problem) { problems = append(problems, p) })
+	r := bytes.NewReader(raw)
+	info, err := Find(r, r.Size(), Newest).Check(r, r.Size(), func(p Problem) { problems = append(problems, p) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,6 +92,76 @@ func TestOneDamagedRoot(t *testing.T) {
 	raw[1024+pageHeader]++
 	if _, problems := check(t, raw); len(problems) != 1 {
 		t.Errorf("both roots damaged: %v", problems)
+	}
+}
+
+// TestEachProblem makes one problem of each kind by hand.
+func TestEachProblem(t *testing.T) {
+	const size = 1024
+	sound := image(t, size)
+	m := readMetas(bytes.NewReader(sound), int64(len(sound)))
+	newest := m[0]
+	if m[1].txid > m[0].txid {
+		newest = m[1]
+	}
+	at := func(raw []byte, page uint64) []byte { return raw[page*size:] }
+	free := func(raw []byte) []byte { return at(raw, newest.freelist)[pageHeader:] }
+	count := func(raw []byte, page uint64) []byte { return at(raw, page)[10:] }
+	// The root page's first bucket is big, whose tree has a branch page.
+	root := parsePage(at(sound, newest.root)[:size])
+	elements, err := root.elements()
+	if err != nil || string(elements[0].key) != "big" {
+		t.Fatalf("unexpected root page: %v", err)
+	}
+	big := order.Uint64(elements[0].value)
+	child := func(page uint64) uint64 { return order.Uint64(at(sound, page)[pageHeader+8:]) }
+	firstLeaf := big
+	for parsePage(at(sound, firstLeaf)).flags == flagBranch {
+		firstLeaf = child(firstLeaf)
+	}
+	if firstLeaf == big {
+		t.Fatal("the tree is too small for this test")
+	}
+	cases := []struct {
+		name, want string
+		do         func(raw []byte)
+	}{
+		{"in use and free", "in use and free", func(raw []byte) { order.PutUint64(free(raw), big) }},
+		{"free twice", "free twice", func(raw []byte) { copy(free(raw)[8:16], free(raw)[:8]) }},
+		{"free outside", "outside the file", func(raw []byte) { order.PutUint64(free(raw), newest.highWater) }},
+		{"free list too long", "does not fit", func(raw []byte) { order.PutUint16(count(raw, newest.freelist), 0xFFFE) }},
+		{"leak", "neither used nor free", func(raw []byte) {
+			order.PutUint16(count(raw, newest.freelist), order.Uint16(count(raw, newest.freelist))-1)
+		}},
+		{"wrong kind of free list", "not the free list", func(raw []byte) { order.PutUint16(at(raw, newest.freelist)[8:], flagLeaf) }},
+		{"used twice", "referred to twice", func(raw []byte) { order.PutUint64(at(raw, big)[pageHeader+elementSize+8:], child(big)) }},
+		{"reference outside", "outside the file", func(raw []byte) { order.PutUint64(at(raw, big)[pageHeader+8:], 1<<40) }},
+		{"wrong page id", "damaged page header", func(raw []byte) { order.PutUint64(at(raw, firstLeaf), 7777) }},
+		{"overflow outside", "damaged page header", func(raw []byte) { order.PutUint32(at(raw, firstLeaf)[12:], 1<<30) }},
+		{"wrong kind", "not part of a tree", func(raw []byte) { order.PutUint16(at(raw, firstLeaf)[8:], flagMeta) }},
+		{"too many elements", "do not fit", func(raw []byte) { order.PutUint16(count(raw, firstLeaf), 0xFFFF) }},
+		{"element outside", "points outside", func(raw []byte) { order.PutUint32(at(raw, firstLeaf)[pageHeader+4:], 1<<20) }},
+		{"unknown flags", "unknown flags", func(raw []byte) { order.PutUint32(at(raw, firstLeaf)[pageHeader:], 2) }},
+		{"keys out of order", "out of order", func(raw []byte) {
+			second := at(raw, firstLeaf)[pageHeader+elementSize:]
+			at(raw, firstLeaf)[pageHeader+elementSize+order.Uint32(second[4:])] = 'a'
+		}},
+		{"key of another page", "out of order", func(raw []byte) {
+			first := at(raw, firstLeaf)[pageHeader:]
+			at(raw, firstLeaf)[pageHeader+order.Uint32(first[4:])] = 'z'
+		}},
+	}
+	for _, c := range cases {
+		raw := bytes.Clone(sound)
+		c.do(raw)
+		found := false
+		_, problems := check(t, raw)
+		for _, p := range problems {
+			found = found || strings.Contains(p.String(), c.want)
+		}
+		if !found {
+			t.Errorf("%s: got %v", c.name, problems)
+		}
 	}
 }
 
@@ -143,12 +215,13 @@ func FuzzCheck(f *testing.F) {
 	f.Add(uint32(4*1024+8), []byte{2, 0, 200, 0, 255, 255, 255, 255})
 	f.Add(uint32(0), sound[:200])
 	f.Fuzz(func(t *testing.T, at uint32, patch []byte) {
-		ignore := func(p Problem) { _ = p.String() }
-		Check(bytes.NewReader(patch), int64(len(patch)), Newest, ignore)
 		raw := bytes.Clone(sound)
 		if int(at) < len(raw) {
 			copy(raw[at:], patch)
 		}
-		Check(bytes.NewReader(raw), int64(len(raw)), Newest, ignore)
+		for _, file := range [][]byte{raw, patch} {
+			r := bytes.NewReader(file)
+			Find(r, r.Size(), Newest).Check(r, r.Size(), func(p Problem) { _ = p.String() })
+		}
 	})
 }
