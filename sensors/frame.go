@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -73,7 +75,7 @@ func (f *Frame) Release() {
 	case n < 0:
 		panic("sensors: frame released more often than held")
 	case n == 0 && f.pool != nil:
-		f.pool.free <- f
+		f.pool.put(f)
 	}
 }
 
@@ -83,8 +85,8 @@ var ErrUnplugged = errors.New("sensor is unplugged")
 // Source hands out the frames of one sensor.
 type Source interface {
 	// Next blocks for the next frame, which the caller must Release. It returns ErrUnplugged once when the device goes
-	// (the call after it waits for the device), io.EOF at the end of a recording, or the context's error. A *SkippedError tells of broken input that was passed
-	// over; the next call goes on behind it.
+	// (the call after it waits for the device), io.EOF at the end of a recording, os.ErrClosed after Close, or the
+	// context's error. A *SkippedError tells of broken input that was passed over; the next call goes on behind it.
 	Next(ctx context.Context) (*Frame, error)
 	// Close frees the device and wakes a blocked Next. Frames already handed out stay valid until released.
 	Close() error
@@ -102,14 +104,17 @@ func (e *SkippedError) Error() string { return fmt.Sprintf("skipped %s: %v", e.N
 func (e *SkippedError) Unwrap() error { return e.Err }
 
 // Pool is a fixed number of frames whose memory is reused. When all are held, Get blocks: the bound on a source's memory.
+// No picture stays behind in it after Close.
 type Pool struct {
-	free chan *Frame
-	size int
+	free   chan *Frame
+	size   int
+	once   sync.Once
+	closed chan struct{}
 }
 
 // NewPool makes a pool of n frames. Their memory is allocated at first use and grows to the largest frame seen.
 func NewPool(n int) *Pool {
-	p := &Pool{free: make(chan *Frame, n), size: n}
+	p := &Pool{free: make(chan *Frame, n), size: n, closed: make(chan struct{})}
 	for range n {
 		p.free <- &Frame{pool: p}
 	}
@@ -117,8 +122,13 @@ func NewPool(n int) *Pool {
 }
 
 // Get returns a frame with one holder and a buffer of at least sizeBytes, its planes and labels cleared. It blocks until
-// a frame is free or the context ends.
+// a frame is free, the context ends or the pool is closed; then it returns the context's error or os.ErrClosed.
 func (p *Pool) Get(ctx context.Context, sizeBytes int) (*Frame, error) {
+	select {
+	case <-p.closed:
+		return nil, os.ErrClosed
+	default:
+	}
 	select {
 	case f := <-p.free:
 		return f.reset(sizeBytes), nil
@@ -127,13 +137,33 @@ func (p *Pool) Get(ctx context.Context, sizeBytes int) (*Frame, error) {
 	select {
 	case f := <-p.free:
 		return f.reset(sizeBytes), nil
+	case <-p.closed:
+		return nil, os.ErrClosed
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
+// put takes a frame back. The pool is looked at after that, so that a Close at the same time cannot miss the frame.
+func (p *Pool) put(f *Frame) {
+	p.free <- f
+	select {
+	case <-p.closed:
+		p.Wipe()
+	default:
+	}
+}
+
+// Close wakes whoever waits in Get, lets nobody have a frame any more, and overwrites the memory of all frames: now of
+// those that are free, of the others at their last Release.
+func (p *Pool) Close() {
+	p.once.Do(func() { close(p.closed) })
+	p.Wipe()
+}
+
 func (f *Frame) reset(sizeBytes int) *Frame {
 	if cap(f.buf) < sizeBytes {
+		clear(f.buf) // the collector takes it, and whoever gets the memory next must not find a picture
 		f.buf = make([]byte, sizeBytes)
 	}
 	f.buf = f.buf[:cap(f.buf)]
@@ -149,7 +179,7 @@ func (f *Frame) Buffer() []byte { return f.buf }
 // InUse is the number of frames that somebody holds.
 func (p *Pool) InUse() int { return p.size - len(p.free) }
 
-// Wipe overwrites the memory of every free frame, so that no picture stays behind when a source closes.
+// Wipe overwrites the memory of every free frame.
 func (p *Pool) Wipe() {
 	for range p.size {
 		select {

@@ -3,6 +3,7 @@ package sensors
 import (
 	"context"
 	"errors"
+	"os"
 	"sync"
 	"sync/atomic"
 )
@@ -39,7 +40,7 @@ func NewNewest(src Source) *Newest {
 // Dropped is the number of frames that were overwritten by newer ones before anybody asked.
 func (n *Newest) Dropped() uint64 { return n.dropped.Load() }
 
-// Next implements Source.
+// Next implements Source. What the source said last is said again to whoever asks behind the end; os.ErrClosed after Close.
 func (n *Newest) Next(ctx context.Context) (*Frame, error) {
 	for {
 		if r, ok := n.take(); ok {
@@ -72,6 +73,12 @@ func (n *Newest) drain(ctx context.Context) {
 	defer close(n.done)
 	for {
 		f, err := n.src.Next(ctx)
+		if ctx.Err() != nil { // closed; a source that does not look at the context must not keep this loop alive
+			if err == nil {
+				f.Release()
+			}
+			err = os.ErrClosed
+		}
 		var skipped *SkippedError
 		if err != nil && !errors.As(err, &skipped) && !errors.Is(err, ErrUnplugged) {
 			n.mu.Lock()
