@@ -31,7 +31,7 @@ import (
 func init() { demoCommand = (*app).demoCmd }
 
 func (a *app) demoCmd() *cobra.Command {
-	d := &demo{app: a}
+	d := &demo{app: a, limit: 2 * time.Minute}
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "Show the whole way on this machine: enrol, recognise, audit, publish",
@@ -51,6 +51,8 @@ type demo struct {
 	app *app
 	dir string // of the whole demo; the device's state is a folder in it
 
+	limit time.Duration // of the whole run
+
 	data    string
 	cast    *cast
 	pki     *fleettest.PKI
@@ -69,7 +71,7 @@ const demoTenant = "demo"
 const marker = ".vigil-demo"
 
 func (d *demo) run(ctx context.Context) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, d.limit)
 	defer cancel()
 	defer func() { err = errors.Join(err, d.close()) }()
 	start := time.Now()

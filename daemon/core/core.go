@@ -287,7 +287,7 @@ func (a *Appliance) Close() error {
 		errs = append(errs, a.runtime.Close())
 	}
 	if a.store != nil {
-		errs = append(errs, a.saveTimeFloor(), a.store.Close())
+		errs = append(errs, a.saveTimes(), a.store.Close())
 		a.store = nil
 	}
 	if a.device != nil {

@@ -111,7 +111,8 @@ func (a *Appliance) audit(ctx context.Context, kind, subject string, detail map[
 const (
 	settingLocks   = "lockouts"
 	settingSession = "fleet-session"
-	settingFloor   = "time-floor"
+	settingFloor   = "time-floor" // a time proved by a signed command
+	settingSeen    = "time-seen"  // the clock's latest
 	settingBeat    = "heartbeat"
 )
 
@@ -135,15 +136,15 @@ func (a *Appliance) restore() error {
 		case !errors.Is(err, store.ErrNotFound):
 			return err
 		}
-		switch text, err := tx.Get(settingFloor); {
-		case err == nil:
-			var t time.Time
-			if err := t.UnmarshalText(text); err != nil {
-				return fmt.Errorf("time floor in the store: %w", err)
-			}
-			a.health.floor = t
-		case !errors.Is(err, store.ErrNotFound):
+		var err error
+		if a.health.floor, err = getTime(tx, settingSeen); err != nil {
 			return err
+		}
+		if a.fleet.floor, err = getTime(tx, settingFloor); err != nil {
+			return err
+		}
+		if a.fleet.floor.After(a.health.floor) {
+			a.health.floor = a.fleet.floor
 		}
 		a.checkClock()
 		return nil
@@ -153,22 +154,41 @@ func (a *Appliance) restore() error {
 // checkClock degrades the device while its clock stands before a time that has surely passed.
 func (a *Appliance) checkClock() {
 	if floor := a.health.timeFloor(); a.now().Add(clockSlack).Before(floor) {
-		a.health.degrade("clock", fmt.Errorf("the clock says %s, but %s has passed already: set the time (NTP); until then fleet commands are refused and lockouts may last longer",
+		a.health.degrade("clock", fmt.Errorf("the clock says %s, but it said %s before: set the time (NTP), or restart vigild if it is right now; certificates, commands and lockouts depend on it",
 			a.now().UTC().Format(time.RFC3339), floor.UTC().Format(time.RFC3339)))
 		return
 	}
 	a.health.recover("clock")
 }
 
-// saveTimeFloor remembers the latest time known to have passed.
-func (a *Appliance) saveTimeFloor() error {
-	t := a.now()
-	if floor := a.health.timeFloor(); t.Before(floor) {
-		t = floor
+// getTime reads a time among the settings; the zero time if it was never written.
+func getTime(tx *store.Tx, name string) (t time.Time, err error) {
+	text, err := tx.Get(name)
+	if errors.Is(err, store.ErrNotFound) {
+		return t, nil
 	}
-	text, err := t.UTC().MarshalText()
+	if err == nil {
+		err = t.UnmarshalText(text)
+	}
+	if err != nil {
+		return t, fmt.Errorf("setting %s in the store: %w", name, err)
+	}
+	return t, nil
+}
+
+// saveTimes remembers what the clock says, to notice when it is set back, and the latest time that a signed command
+// proved to have passed. The two are kept apart: a clock that ran ahead for a while must not make the device refuse the
+// fleet's commands until then.
+func (a *Appliance) saveTimes() error {
+	seen, err := a.now().UTC().MarshalText()
 	if err != nil {
 		return err
 	}
-	return a.store.Update(context.Background(), func(tx *store.Tx) error { return tx.Put(settingFloor, text) })
+	floor, err := a.fleet.timeFloor().UTC().MarshalText()
+	if err != nil {
+		return err
+	}
+	return a.store.Update(context.Background(), func(tx *store.Tx) error {
+		return errors.Join(tx.Put(settingSeen, seen), tx.Put(settingFloor, floor))
+	})
 }

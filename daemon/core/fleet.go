@@ -20,7 +20,18 @@ import (
 
 // fleetState is the link to central management, if one is configured.
 type fleetState struct {
-	link *fleet.Link
+	link  *fleet.Link
+	floor time.Time // proved by signed commands before this start
+}
+
+// timeFloor is the latest time that signed commands proved to have passed.
+func (f *fleetState) timeFloor() time.Time {
+	if f.link != nil {
+		if t := f.link.Status().TimeFloor; t.After(f.floor) {
+			return t
+		}
+	}
+	return f.floor
 }
 
 // ledgerSlack keeps a recorded command longer than any clock difference that is forgiven.
@@ -63,7 +74,7 @@ func (a *Appliance) fleetConfig() (fleet.Config, error) {
 	f := a.cfg.Fleet
 	cfg := fleet.Config{
 		Tenant: f.Tenant, Device: a.DeviceID(), Broker: f.Broker, Origin: a.store.ID(),
-		NotBefore: a.health.timeFloor(), Software: Version, Started: a.started,
+		NotBefore: a.fleet.floor, Software: Version, Started: a.started,
 	}
 	ca, err := os.ReadFile(f.CA)
 	if err != nil {
@@ -146,7 +157,7 @@ type outbox struct{ s *store.Store }
 func (o outbox) OutboxNext(after uint64, limit int) ([]fleet.Record, error) {
 	list, err := o.s.OutboxNext(after, limit)
 	if err != nil {
-		return nil, err
+		return nil, damaged(err)
 	}
 	out := make([]fleet.Record, len(list))
 	for i, r := range list {
@@ -160,6 +171,19 @@ func (o outbox) OutboxNext(after uint64, limit int) ([]fleet.Record, error) {
 		}
 	}
 	return out, nil
+}
+
+// damaged tells the link which record cannot be read, so that it reports a gap and goes on behind it.
+func damaged(err error) error {
+	var r *store.RecordError
+	if !errors.As(err, &r) {
+		return err
+	}
+	id, parse := strconv.ParseUint(r.Key, 10, 64)
+	if parse != nil {
+		return err
+	}
+	return &fleet.DamagedRecord{ID: id, Err: err}
 }
 
 // OutboxDelete implements fleet.Outbox.

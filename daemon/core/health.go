@@ -176,15 +176,15 @@ func (a *Appliance) heartbeat(ctx context.Context) error {
 	return a.pipe.Process(ctx, &blank, a.result)
 }
 
-// keepTime writes the time floor once a minute and watches the clock.
+// keepTime remembers the time once a minute and watches the clock.
 func (a *Appliance) keepTime(ctx context.Context) {
 	t := time.NewTicker(time.Minute)
 	defer t.Stop()
 	for {
 		a.checkClock()
-		if err := a.saveTimeFloor(); err != nil {
+		if err := a.saveTimes(); err != nil {
 			a.health.degrade("store", err)
-			a.log.Error("cannot keep the time floor", "err", err)
+			a.log.Error("cannot remember the time", "err", err)
 		}
 		select {
 		case <-t.C:

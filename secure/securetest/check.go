@@ -66,6 +66,21 @@ func CheckRoot(traffic []Exchange, dir string) (findings []Finding, tried int, e
 	if err != nil {
 		return nil, 0, err
 	}
+	blobs := make([][]byte, len(views))
+	for i, v := range views {
+		blobs[i] = v.Bytes
+	}
+	found, tried, err := FindRoot(dir, blobs...)
+	for _, i := range found {
+		findings = append(findings, Finding{View: views[i]})
+	}
+	return findings, tried, err
+}
+
+// FindRoot tries every 32 consecutive bytes of the blobs, such as the files of
+// a disk, as the root secret of the identity in dir. It returns the indices of
+// the blobs that hold it and how many different candidates were tried.
+func FindRoot(dir string, blobs ...[]byte) (found []int, tried int, err error) {
 	device, kek, err := firstKEK(dir)
 	if err != nil {
 		return nil, 0, err
@@ -76,9 +91,9 @@ func CheckRoot(traffic []Exchange, dir string) (findings []Finding, tried int, e
 	}
 	defer root.Close()
 	seen := make(map[[secure.RootBytes]byte]bool)
-	for _, v := range views {
-		for at := 0; at+secure.RootBytes <= len(v.Bytes); at++ {
-			candidate := [secure.RootBytes]byte(v.Bytes[at:])
+	for i, b := range blobs {
+		for at := 0; at+secure.RootBytes <= len(b); at++ {
+			candidate := [secure.RootBytes]byte(b[at:])
 			if seen[candidate] {
 				continue
 			}
@@ -89,11 +104,11 @@ func CheckRoot(traffic []Exchange, dir string) (findings []Finding, tried int, e
 				return nil, 0, err
 			}
 			if opened {
-				findings = append(findings, Finding{View: v})
+				found = append(found, i)
 			}
 		}
 	}
-	return findings, len(seen), nil
+	return found, len(seen), nil
 }
 
 func opens(root *mem.Buffer, device string, kek secure.WrappedKEK) (bool, error) {
