@@ -10,6 +10,7 @@ package picture
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"image"
@@ -23,13 +24,14 @@ import (
 const (
 	MaxBytes  = 64 << 20 // compressed
 	MaxPixels = 50e6     // decoded; 150 MB as RGB24
+	MaxSide   = 65535    // pixels, the most a JPEG can have; a row costs its reader memory too
 )
 
 // Errors of Decode. All are wrapped with the numbers that a user needs.
 var (
 	// ErrFormat means the bytes are not a JPEG or PNG at all.
 	ErrFormat = errors.New("not a JPEG or PNG picture")
-	// ErrTooLarge means the picture is over MaxBytes or MaxPixels.
+	// ErrTooLarge means the picture is over MaxBytes, MaxPixels or MaxSide.
 	ErrTooLarge = errors.New("picture too large")
 	// ErrEmpty means a side of the picture is zero.
 	ErrEmpty = errors.New("picture without pixels")
@@ -81,17 +83,36 @@ func check(data []byte) (codec, error) {
 	if err != nil {
 		return c, err
 	}
+	if w, h, ok := pngSize(data); ok {
+		if err := CheckSize(w, h); err != nil {
+			return c, err
+		}
+	}
 	cfg, err := c.config(bytes.NewReader(data))
 	if err != nil {
 		return c, fmt.Errorf("%w: %v", ErrBroken, err)
 	}
-	if cfg.Width <= 0 || cfg.Height <= 0 {
-		return c, fmt.Errorf("%w: %dx%d", ErrEmpty, cfg.Width, cfg.Height)
+	return c, CheckSize(cfg.Width, cfg.Height)
+}
+
+// CheckSize says whether a picture of this size is accepted; if not, the error wraps ErrEmpty or ErrTooLarge.
+func CheckSize(w, h int) error {
+	if w <= 0 || h <= 0 {
+		return fmt.Errorf("%w: %dx%d", ErrEmpty, w, h)
 	}
-	if int64(cfg.Width)*int64(cfg.Height) > MaxPixels {
-		return c, fmt.Errorf("%w: %dx%d pixels, the limit is %.0f million: scale it down", ErrTooLarge, cfg.Width, cfg.Height, MaxPixels/1e6)
+	if w > MaxSide || h > MaxSide || int64(w)*int64(h) > MaxPixels {
+		return fmt.Errorf("%w: %dx%d pixels, the limit is %.0f million and %d a side: scale it down", ErrTooLarge, w, h, MaxPixels/1e6, MaxSide)
 	}
-	return c, nil
+	return nil
+}
+
+// pngSize reads the size where PNG has it (ISO/IEC 15948, 11.2.2), because the decoder calls a size that it refuses
+// damage.
+func pngSize(data []byte) (w, h int, ok bool) {
+	if len(data) < 24 || data[0] != 0x89 || string(data[12:16]) != "IHDR" {
+		return 0, 0, false
+	}
+	return int(binary.BigEndian.Uint32(data[16:])), int(binary.BigEndian.Uint32(data[20:])), true
 }
 
 func sniff(data []byte) (codec, error) {
