@@ -2,7 +2,6 @@ package store
 
 import (
 	"fmt"
-	"reflect"
 	"sync"
 
 	"vigil/kernels"
@@ -168,10 +167,4 @@ func insertMatch(dst []Match, m Match) []Match {
 	}
 	dst[at] = m
 	return dst
-}
-
-// int8View gives the same memory as signed bytes.
-func int8View(b []byte) []int8 {
-	v := reflect.ValueOf(b)
-	return reflect.SliceAt(reflect.TypeFor[int8](), v.UnsafePointer(), v.Len()).Interface().([]int8)
 }

@@ -73,7 +73,7 @@ func (g *Gallery) use(buf *mem.Buffer, rows int) {
 	scales, owners := make([]float32, rows), make([]string, rows)
 	copy(scales, g.scales)
 	copy(owners, g.owners)
-	g.buf, g.rows, g.scales, g.owners = buf, int8View(buf.Bytes()), scales, owners
+	g.buf, g.rows, g.scales, g.owners = buf, buf.Int8s(), scales, owners
 }
 
 func (g *Gallery) row(i int) []int8 { return g.rows[i*g.stride:][:g.stride] }

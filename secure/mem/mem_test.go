@@ -267,3 +267,20 @@ func BenchmarkNew(b *testing.B) {
 		buf.Close()
 	}
 }
+
+func TestInt8sIsTheSameMemory(t *testing.T) {
+	b, err := New(4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Int8s()[5] = -1
+	if b.Bytes()[5] != 0xff || len(b.Int8s()) != b.Len() {
+		t.Error("Int8s is not the memory of Bytes")
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if b.Int8s() != nil {
+		t.Error("Int8s after Close must be nil")
+	}
+}
