@@ -2,6 +2,7 @@ package replay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -64,10 +65,10 @@ func readBounded(name string) ([]byte, error) {
 // decode turns one compressed picture into a labelled frame; broken ones become a *sensors.SkippedError.
 func decode(ctx context.Context, pool *sensors.Pool, data []byte, name string) (*sensors.Frame, error) {
 	f, err := picture.Decode(ctx, pool, data)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
+	switch {
+	case errors.Is(err, os.ErrClosed):
+		return nil, err
+	case err != nil:
 		return nil, &sensors.SkippedError{Name: name, Err: err}
 	}
 	f.Label = name

@@ -32,6 +32,10 @@ func (m *mjpeg) next(ctx context.Context, pool *sensors.Pool) (*sensors.Frame, e
 	if errors.Is(err, io.EOF) {
 		return nil, io.EOF
 	}
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return nil, fmt.Errorf("cannot replay %s: %w", m.file.Name(), err)
+	}
 	m.count++
 	name := fmt.Sprintf("%s, picture %d", m.file.Name(), m.count)
 	if err != nil {
@@ -44,7 +48,8 @@ func (m *mjpeg) rewind() error {
 	if _, err := m.file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	m.split, m.count = newSplitter(m.file), 0
+	m.split.reset(m.file)
+	m.count = 0
 	return nil
 }
 
@@ -53,11 +58,13 @@ func (m *mjpeg) close() error  { return m.file.Close() }
 
 // JPEG markers, ITU-T T.81 table B.1.
 const (
-	markSOI = 0xd8
-	markEOI = 0xd9
-	markSOS = 0xda
-	markRST = 0xd0 // to 0xd7
-	markTEM = 0x01
+	markSOI  = 0xd8
+	markEOI  = 0xd9
+	markSOS  = 0xda
+	markDQT  = 0xdb
+	markAPP0 = 0xe0 // from here on: application data, extensions, comments
+	markRST  = 0xd0 // to 0xd7
+	markTEM  = 0x01
 )
 
 var (
@@ -75,6 +82,11 @@ type splitter struct {
 }
 
 func newSplitter(r io.Reader) *splitter { return &splitter{r: bufio.NewReaderSize(r, 64<<10)} }
+
+func (s *splitter) reset(r io.Reader) {
+	s.r.Reset(r)
+	s.atSOI = false
+}
 
 // next returns the next whole picture, io.EOF at a clean end, or an error about bytes that were passed over.
 func (s *splitter) next() ([]byte, error) {
@@ -116,27 +128,29 @@ func (s *splitter) seekSOI() (junk int, err error) {
 
 // body appends everything from behind the start marker to the end marker.
 func (s *splitter) body() error {
-	for {
-		marker, err := s.marker()
+	marker, err := s.marker()
+	for err == nil && marker != markEOI {
+		switch {
+		case marker == markSOI:
+			s.atSOI = true
+			return errNoEOI
+		case marker == markTEM || isRestart(marker):
+		default:
+			err = s.segment(marker)
+		}
 		if err != nil {
 			return err
 		}
-		switch {
-		case marker == markEOI:
-			return nil
-		case marker == markTEM || marker >= markRST && marker <= markRST+7:
-			continue
-		}
-		if err := s.segment(); err != nil {
-			return err
-		}
 		if marker == markSOS {
-			if err := s.entropy(); err != nil {
-				return err
-			}
+			marker, err = s.entropy()
+		} else {
+			marker, err = s.marker()
 		}
 	}
+	return err
 }
+
+func isRestart(marker byte) bool { return marker >= markRST && marker <= markRST+7 }
 
 // marker reads one marker (fill bytes allowed) and returns its code.
 func (s *splitter) marker() (byte, error) {
@@ -144,23 +158,21 @@ func (s *splitter) marker() (byte, error) {
 	if err != nil {
 		return 0, err
 	}
+	if b == markSOI && s.buf[len(s.buf)-2] == 0xff {
+		return b, nil // the segment before took the first half of the next picture's start for its last byte
+	}
 	if b != 0xff {
 		return 0, fmt.Errorf("no marker where one must be (0x%02x)", b)
 	}
-	for b == 0xff {
-		if b, err = s.take(); err != nil {
-			return 0, err
-		}
+	for b == 0xff && err == nil {
+		b, err = s.take()
 	}
-	if b == markSOI {
-		s.atSOI = true
-		return 0, errNoEOI
-	}
-	return b, nil
+	return b, err
 }
 
-// segment copies a length-prefixed segment.
-func (s *splitter) segment() error {
+// segment copies a length-prefixed segment. A start marker in its length, or inside a segment that cannot hold one by
+// right, is the next picture: this one was cut off, and walking on would swallow what follows.
+func (s *splitter) segment(marker byte) error {
 	hi, err := s.take()
 	if err != nil {
 		return err
@@ -169,27 +181,38 @@ func (s *splitter) segment() error {
 	if err != nil {
 		return err
 	}
+	if hi == 0xff && lo == markSOI {
+		s.atSOI = true
+		return errNoEOI
+	}
+	free := marker >= markAPP0 || marker == markDQT // application data, comments, tables of any bytes
+	prev := lo
 	for n := int(hi)<<8 | int(lo); n > 2; n-- {
-		if _, err := s.take(); err != nil {
+		b, err := s.take()
+		if err != nil {
 			return err
 		}
+		if !free && prev == 0xff && b == markSOI {
+			s.atSOI = true
+			return errNoEOI
+		}
+		prev = b
 	}
 	return nil
 }
 
-// entropy copies scan data up to the next marker that is neither a stuffed byte nor a restart; that marker stays unread.
-func (s *splitter) entropy() error {
+// entropy copies scan data and the marker that ends it, which is neither a stuffed byte nor a restart.
+func (s *splitter) entropy() (byte, error) {
+	prev := s.buf[len(s.buf)-1] // of the scan header, see marker
 	for {
-		next, err := s.r.Peek(2)
+		b, err := s.take()
 		if err != nil {
-			return errNoEOI
+			return 0, err
 		}
-		if next[0] == 0xff && next[1] != 0 && next[1] != 0xff && (next[1] < markRST || next[1] > markRST+7) {
-			return nil
+		if prev == 0xff && b != 0 && b != 0xff && !isRestart(b) {
+			return b, nil
 		}
-		if _, err := s.take(); err != nil {
-			return err
-		}
+		prev = b
 	}
 }
 

@@ -28,18 +28,8 @@ type raw struct {
 	halfRows []byte // one chroma plane of a Y4M picture
 }
 
-func checkSize(w, h int) error {
-	if w <= 0 || h <= 0 {
-		return fmt.Errorf("%w: %dx%d", picture.ErrEmpty, w, h)
-	}
-	if int64(w)*int64(h) > picture.MaxPixels {
-		return fmt.Errorf("%w: %dx%d", picture.ErrTooLarge, w, h)
-	}
-	return nil
-}
-
 func openNV12(path string, w, h int) (*raw, error) {
-	if err := checkSize(w, h); err != nil {
+	if err := picture.CheckSize(w, h); err != nil {
 		return nil, fmt.Errorf("%w: set width and height of the sensor, an .nv12 file does not say them", err)
 	}
 	if w%2 != 0 || h%2 != 0 {
@@ -111,7 +101,7 @@ func (v *raw) header(line string) error {
 			return fmt.Errorf("field %q: %w", f, err)
 		}
 	}
-	return checkSize(v.w, v.h)
+	return picture.CheckSize(v.w, v.h)
 }
 
 func (v *raw) colour(c string) error {
@@ -131,8 +121,11 @@ func parseRatio(s string) (float64, error) {
 	num, den, ok := strings.Cut(s, ":")
 	n, err1 := strconv.Atoi(num)
 	d, err2 := strconv.Atoi(den)
-	if !ok || err1 != nil || err2 != nil || n < 0 || d <= 0 {
+	switch {
+	case !ok || err1 != nil || err2 != nil || n < 0 || d < 0 || n > 0 && d == 0:
 		return 0, errors.New("not a ratio such as 30:1")
+	case n == 0: // 0:0 and 0:1 say that the rate is not known
+		return 0, nil
 	}
 	return float64(n) / float64(d), nil
 }
@@ -142,8 +135,8 @@ func (v *raw) next(ctx context.Context, pool *sensors.Pool) (*sensors.Frame, err
 		if err := v.frameLine(); err != nil {
 			return nil, err
 		}
-	} else if _, err := v.r.Peek(1); err != nil {
-		return nil, io.EOF
+	} else if err := v.more(); err != nil {
+		return nil, err
 	}
 	v.count++
 	half := (v.w + 1) / 2
@@ -169,19 +162,31 @@ func (v *raw) next(ctx context.Context, pool *sensors.Pool) (*sensors.Frame, err
 	return f, nil
 }
 
+// more says whether there is anything left to read: nil, io.EOF, or that the file cannot be read.
+func (v *raw) more() error {
+	_, err := v.r.Peek(1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("cannot replay %s: %w", v.file.Name(), err)
+	}
+	return err
+}
+
 // frameLine reads the FRAME line before a Y4M picture. A stream that lost its framing cannot go on.
 func (v *raw) frameLine() error {
-	if _, err := v.r.Peek(1); err != nil {
-		return io.EOF
+	if err := v.more(); err != nil {
+		return err
 	}
 	const word = "FRAME"
-	var got [len(word)]byte
-	if _, err := io.ReadFull(v.r, got[:]); err != nil || string(got[:]) != word {
+	if got, err := v.r.Peek(len(word)); err != nil || string(got) != word {
 		return fmt.Errorf("cannot replay %s: no FRAME line before picture %d: the file is damaged", v.file.Name(), v.count+1)
 	}
 	for range maxHeaderBytes {
-		if b, err := v.r.ReadByte(); err != nil || b == '\n' {
-			return err
+		b, err := v.r.ReadByte()
+		if err != nil {
+			return fmt.Errorf("cannot replay %s: FRAME line of picture %d is cut off: the file is damaged", v.file.Name(), v.count+1)
+		}
+		if b == '\n' {
+			return nil
 		}
 	}
 	return fmt.Errorf("cannot replay %s: endless FRAME line before picture %d", v.file.Name(), v.count+1)

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,7 +36,7 @@ type Options struct {
 
 	Width, Height int // pixels, for .nv12 only, which does not say
 
-	Frames int // how many frames may be held at once; 0 means 4
+	Frames int // how many frames may be held at once by whoever takes them; 0 means 4
 }
 
 // defaultRate is what a recording without a frame rate plays at, in frames per second.
@@ -47,12 +48,15 @@ type Source struct {
 	pool    *sensors.Pool
 	stream  stream
 	closed  chan struct{}
+	once    sync.Once
 	seq     uint64
 	due     time.Time
 	skipped atomic.Uint64
-	sinceOK int            // broken pictures in a row
-	shown   *sensors.Frame // the picture being repeated, held by the source
-	left    int            // how often it is still to be shown
+	sinceOK int // broken pictures in a row
+
+	busy  sync.Mutex     // held while Next runs
+	shown *sensors.Frame // the picture being repeated, held by the source
+	left  int            // how often it is still to be shown
 }
 
 // stream reads one kind of recording. next returns io.EOF at the end and a *sensors.SkippedError for a broken picture,
@@ -72,8 +76,8 @@ func Open(o Options) (*Source, error) {
 	if o.Speed == 0 {
 		o.Speed = 1
 	}
-	if o.Rate < 0 || o.Speed < 0 || o.Frames < 0 {
-		return nil, fmt.Errorf("replay %s: rate, speed and frames cannot be negative", o.Path)
+	if o.Rate < 0 || o.Speed < 0 || o.Frames < 0 || o.Repeat < 0 {
+		return nil, fmt.Errorf("replay %s: rate, speed, frames and repeat cannot be negative", o.Path)
 	}
 	st, err := openStream(o)
 	if err != nil {
@@ -84,6 +88,9 @@ func Open(o Options) (*Source, error) {
 	}
 	if o.Rate == 0 {
 		o.Rate = defaultRate
+	}
+	if o.Repeat > 1 {
+		o.Frames++ // the picture being repeated is held by the source
 	}
 	return &Source{opts: o, pool: sensors.NewPool(o.Frames), stream: st, closed: make(chan struct{})}, nil
 }
@@ -118,8 +125,18 @@ const maxBroken = 10000
 
 // Next implements sensors.Source.
 func (s *Source) Next(ctx context.Context) (*sensors.Frame, error) {
-	for {
-		if err := s.stopped(ctx); err != nil {
+	s.busy.Lock()
+	defer s.busy.Unlock()
+	f, err := s.next(ctx)
+	if err != nil && s.isClosed() {
+		return nil, os.ErrClosed
+	}
+	return f, err
+}
+
+func (s *Source) next(ctx context.Context) (*sensors.Frame, error) {
+	for rewound := false; ; {
+		if err := s.ready(ctx); err != nil {
 			return nil, err
 		}
 		if s.left > 0 {
@@ -133,11 +150,12 @@ func (s *Source) Next(ctx context.Context) (*sensors.Frame, error) {
 				s.shown, s.left = f, s.opts.Repeat
 				return s.again(ctx)
 			}
-			return s.deliver(ctx, f)
+			return s.deliver(f), nil
 		case errors.Is(err, io.EOF):
-			if !s.opts.Loop || s.seq == 0 {
+			if !s.opts.Loop || s.seq == 0 || rewound { // nothing to play: a loop would spin
 				return nil, io.EOF
 			}
+			rewound = true
 			if err := s.stream.rewind(); err != nil {
 				return nil, fmt.Errorf("cannot replay %s again: %w", s.opts.Path, err)
 			}
@@ -153,7 +171,7 @@ func (s *Source) again(ctx context.Context) (*sensors.Frame, error) {
 	from := s.shown
 	if s.left--; s.left == 0 {
 		s.shown = nil
-		return s.deliver(ctx, from)
+		return s.deliver(from), nil
 	}
 	size := 0
 	for _, p := range from.Planes {
@@ -171,20 +189,15 @@ func (s *Source) again(ctx context.Context) (*sensors.Frame, error) {
 		rest = rest[n:]
 	}
 	f.Width, f.Height, f.Format, f.FullRange, f.Label = from.Width, from.Height, from.Format, from.FullRange, from.Label
-	return s.deliver(ctx, f)
+	return s.deliver(f), nil
 }
 
-func (s *Source) stopped(ctx context.Context) error {
+func (s *Source) isClosed() bool {
 	select {
 	case <-s.closed:
-		if s.shown != nil {
-			s.shown.Release()
-			s.shown, s.left = nil, 0
-			s.pool.Wipe()
-		}
-		return os.ErrClosed
+		return true
 	default:
-		return ctx.Err()
+		return false
 	}
 }
 
@@ -201,28 +214,26 @@ func (s *Source) skip(err error) error {
 	return err
 }
 
-// deliver stamps a frame and waits until it is due.
-func (s *Source) deliver(ctx context.Context, f *sensors.Frame) (*sensors.Frame, error) {
-	if err := s.pace(ctx); err != nil {
-		f.Release()
-		return nil, err
+// ready waits until a frame is due and a free one is there, so that a context that ends costs no picture of the stream.
+func (s *Source) ready(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
 	}
-	s.seq++
-	f.Sensor, f.Seq, f.Captured = s.opts.Name, s.seq, time.Now()
-	return f, nil
+	if err := s.pace(ctx); err != nil {
+		return err
+	}
+	f, err := s.pool.Get(ctx, 0)
+	if err != nil {
+		return err
+	}
+	f.Release() // nobody but Next takes frames, so it stays free
+	return nil
 }
 
+// pace waits until the next frame is due.
 func (s *Source) pace(ctx context.Context) error {
-	if s.opts.Step {
-		return nil
-	}
-	now := time.Now()
-	if s.due.IsZero() {
-		s.due = now
-	}
-	wait := s.due.Sub(now)
-	s.due = s.due.Add(time.Duration(float64(time.Second) / (s.opts.Rate * s.opts.Speed)))
-	if wait <= 0 {
+	wait := time.Until(s.due)
+	if s.opts.Step || wait <= 0 {
 		return nil
 	}
 	t := time.NewTimer(wait)
@@ -237,14 +248,31 @@ func (s *Source) pace(ctx context.Context) error {
 	}
 }
 
-// Close closes the recording and wakes a waiting Next. The memory of frames that nobody holds is wiped.
-func (s *Source) Close() error {
-	select {
-	case <-s.closed:
-		return nil
-	default:
+// deliver stamps a frame and says when the next one is due.
+func (s *Source) deliver(f *sensors.Frame) *sensors.Frame {
+	now := time.Now()
+	s.seq++
+	f.Sensor, f.Seq, f.Captured = s.opts.Name, s.seq, now
+	if s.due.IsZero() {
+		s.due = now
 	}
-	close(s.closed)
-	s.pool.Wipe()
-	return s.stream.close()
+	s.due = s.due.Add(time.Duration(float64(time.Second) / (s.opts.Rate * s.opts.Speed)))
+	return f
+}
+
+// Close closes the recording and wakes a waiting Next. Pictures are wiped from memory: at once those that nobody holds,
+// the others when they are released. It waits for a Next that is decoding.
+func (s *Source) Close() (err error) {
+	s.once.Do(func() {
+		close(s.closed)
+		s.pool.Close()
+		err = s.stream.close()
+		s.busy.Lock()
+		defer s.busy.Unlock()
+		if s.shown != nil {
+			s.shown.Release()
+			s.shown, s.left = nil, 0
+		}
+	})
+	return err
 }
