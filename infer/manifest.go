@@ -146,8 +146,12 @@ func (m *Manifest) Validate() error {
 		return fmt.Errorf("stages: %d of them, 1 to 16 are allowed", len(m.Stages))
 	}
 	for i := range m.Stages {
-		if err := m.validateStage(&m.Stages[i]); err != nil {
-			return fmt.Errorf("stages[%d] %q: %w", i, m.Stages[i].Name, err)
+		s := &m.Stages[i]
+		if s.Name == "" || m.Stage(s.Name) != s {
+			return fmt.Errorf("stages[%d] %q: every stage needs a name of its own", i, s.Name)
+		}
+		if err := m.validateStage(s); err != nil {
+			return fmt.Errorf("stages[%d] %q: %w", i, s.Name, err)
 		}
 	}
 	if err := m.validateThresholds(); err != nil {

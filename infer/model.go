@@ -54,7 +54,10 @@ func (m *Manifest) ReadFile(dir fs.FS, name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bundle %s, file %s: %w", m.ID, name, err)
 	}
-	return data, m.VerifyFile(name, data)
+	if err := m.VerifyFile(name, data); err != nil {
+		return nil, err
+	}
+	return data, nil
 }
 
 // FromDir is a Model over an unpacked bundle. manifest may be nil, then bundle.json is read from dir; a preset passes
@@ -76,7 +79,10 @@ func FromDir(dir fs.FS, manifest *Manifest) (*Model, error) {
 	}
 	open := func(name string) (Weights, error) {
 		data, err := manifest.ReadFile(dir, name)
-		return plainWeights(data), err
+		if err != nil {
+			return nil, err
+		}
+		return plainWeights(data), nil
 	}
 	return &Model{Manifest: manifest, Open: open}, nil
 }
