@@ -78,6 +78,9 @@ func Open(o Options) (*Runtime, error) {
 	if err != nil {
 		return nil, err
 	}
+	if path, err = filepath.EvalSymlinks(path); err != nil { // one file has many names
+		return nil, fmt.Errorf("cannot open ONNX Runtime: %w", err)
+	}
 	env.Lock()
 	defer env.Unlock()
 	if env.users > 0 && env.path != path {
