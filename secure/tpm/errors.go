@@ -3,6 +3,9 @@ package tpm
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
+	"unicode"
 
 	"github.com/google/go-tpm/tpm2"
 )
@@ -54,9 +57,35 @@ func explain(what string, err error) error {
 
 // noTPM builds the answer for a missing TPM, with a line to copy.
 func noTPM(where string, err error) error {
-	return fmt.Errorf("cannot open TPM at %s: %w (%v)\n%s", where, ErrNoTPM, err, startHelp)
+	return fmt.Errorf("cannot open TPM at %s: %w (%v)\n%s", where, ErrNoTPM, err, startHelp(where))
 }
 
-const startHelp = `without a hardware TPM, start the software TPM (package swtpm), for development only:
-  mkdir -p ./swtpm && swtpm socket --tpm2 --tpmstate dir=./swtpm --ctrl type=unixio,path=./swtpm/ctrl.sock --server type=unixio,path=./swtpm/data.sock --flags not-need-init,startup-clear &
-and use the address unix:./swtpm/data.sock`
+// startHelp says how to start the software TPM at the address that was asked
+// for, or beside the caller when a device was.
+func startHelp(where string) string {
+	path, isSocket := strings.CutPrefix(where, "unix:")
+	if !isSocket {
+		path = filepath.Join("swtpm", "data.sock")
+	}
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	dir := filepath.Dir(path)
+	help := fmt.Sprintf(`without a hardware TPM, start the software TPM (package swtpm), for development only:
+  mkdir -p %[1]s && swtpm socket --tpm2 --tpmstate dir=%[1]s --ctrl type=unixio,path=%[3]s --server type=unixio,path=%[2]s --flags not-need-init,startup-clear &`,
+		shellWord(dir), shellWord(path), shellWord(filepath.Join(dir, "ctrl.sock")))
+	if !isSocket {
+		help += fmt.Sprintf("\nand use the address unix:%s", path)
+	}
+	return help
+}
+
+// shellWord quotes a path that a shell would not take as one word.
+func shellWord(path string) string {
+	if strings.IndexFunc(path, func(r rune) bool {
+		return !strings.ContainsRune("/._-+@%", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+	}) < 0 {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}
