@@ -51,6 +51,10 @@ var (
 	ErrDuplicate = errors.New("this person is enrolled already")
 	// ErrLockedOut: too many failed attempts.
 	ErrLockedOut = errors.New("locked after too many failed attempts")
+	// ErrNotEnrolled: the person has no template of the model in use.
+	ErrNotEnrolled = errors.New("not enrolled with this model")
+	// ErrModelInUse: the bundle is the one that the device works with.
+	ErrModelInUse = errors.New("it is in use")
 	// ErrNoSensor: no sensor of that name.
 	ErrNoSensor = errors.New("no such sensor")
 	// ErrSensorBusy: an enrolment is going on at the sensor.

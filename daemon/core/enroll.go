@@ -12,8 +12,8 @@ import (
 	"vigil/store"
 )
 
-// maxSamples bounds the pictures of one enrolment.
-const maxSamples = 16
+// MaxSamples bounds the pictures of one enrolment.
+const MaxSamples = 16
 
 // sample is one accepted template of an enrolment.
 type sample struct {
@@ -38,16 +38,16 @@ type Enrolled struct {
 }
 
 // Enroll takes a person into the gallery from several pictures. Pictures without one clear face of good quality are
-// refused one by one; the rest must be enough, show one person, and that person must not be enrolled yet. When it
-// returns without error, the person is durable and audited. Errors: ErrSamples, ErrDuplicate, ErrBusy, ErrNoModel,
+// refused one by one (Enrolled.Refused says why, beside an error too); the rest must be enough, show one person, and that
+// person must not be enrolled yet. When it returns without error, the person is durable and audited. Errors: ErrSamples, ErrDuplicate, ErrBusy, ErrNoModel,
 // store.ErrFull.
 func (a *Appliance) Enroll(ctx context.Context, name string, pictures [][]byte) (Enrolled, error) {
 	var e Enrolled
 	if err := checkName(name); err != nil {
 		return e, err
 	}
-	if len(pictures) > maxSamples {
-		return e, fmt.Errorf("%w: %d pictures, at most %d", ErrSamples, len(pictures), maxSamples)
+	if len(pictures) > MaxSamples {
+		return e, fmt.Errorf("%w: %d pictures, at most %d", ErrSamples, len(pictures), MaxSamples)
 	}
 	var samples []sample
 	defer func() {
@@ -114,7 +114,7 @@ func (a *Appliance) finishEnrollment(ctx context.Context, name string, samples [
 	}
 	e.Samples = len(samples)
 	if len(samples) < a.policy.EnrollSamples {
-		return e, fmt.Errorf("%w: %d good samples, %d are needed%s", ErrSamples, len(samples), a.policy.EnrollSamples, reasons(e.Refused))
+		return e, fmt.Errorf("%w: %d good samples, %d are needed", ErrSamples, len(samples), a.policy.EnrollSamples)
 	}
 	if err := a.onePerson(samples); err != nil {
 		return e, err
@@ -132,14 +132,6 @@ func (a *Appliance) finishEnrollment(ctx context.Context, name string, samples [
 	e.Subject = sub.ID
 	a.log.Info("enrolled", "subject", sub.ID, "samples", len(samples), "refused", len(e.Refused))
 	return e, nil
-}
-
-func reasons(refused []Refused) string {
-	var b strings.Builder
-	for _, r := range refused {
-		fmt.Fprintf(&b, "; sample %d: %s", r.Sample, r.Reason)
-	}
-	return b.String()
 }
 
 // onePerson checks that all samples are of one person.

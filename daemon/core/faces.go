@@ -106,7 +106,7 @@ func (a *Appliance) Verify(ctx context.Context, subject string, data []byte) (De
 		}
 		score, ok := a.gallery.Verify(subject, store.Probe{Values: f.Values, Scale: f.Scale})
 		if !ok {
-			return fmt.Errorf("subject %s has no template of model %s: enrol it again", subject, a.pipe.ModelID())
+			return fmt.Errorf("subject %s has no template of model %s: %w: enrol the person again", subject, a.pipe.ModelID(), ErrNotEnrolled)
 		}
 		d.Score = score
 		d.Outcome = decide.NoMatch

@@ -2,7 +2,6 @@ package core
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 
@@ -80,7 +79,7 @@ func (a *Appliance) ImportModel(ctx context.Context, dir, presetName string) (st
 	}
 	trial, err := face.New(ctx, a.runtime, m)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("cannot import from %s: %w", dir, err)
 	}
 	if err := trial.Close(); err != nil {
 		return "", err
@@ -92,10 +91,10 @@ func (a *Appliance) ImportModel(ctx context.Context, dir, presetName string) (st
 	return id, a.audit(ctx, "model.import", "", map[string]any{"model": id}, true)
 }
 
-// RemoveModel deletes a bundle that is not in use.
+// RemoveModel deletes a bundle that is not in use. Errors: ErrModelInUse, vault.ErrNotFound.
 func (a *Appliance) RemoveModel(ctx context.Context, id string) error {
 	if a.pipe != nil && a.pipe.ModelID() == id {
-		return errors.New("cannot remove the bundle in use: choose another with models.face and restart first")
+		return fmt.Errorf("cannot remove bundle %s: %w: import another, choose it with models.face in the configuration and restart first", id, ErrModelInUse)
 	}
 	if err := a.vault.Remove(id); err != nil {
 		return err
