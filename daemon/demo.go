@@ -39,7 +39,7 @@ func (a *app) demoCmd() *cobra.Command {
 			"Enrol the people of public pictures, show their other pictures, strangers and video clips to a\n" +
 			"replayed camera, and print who was recognised. Needs the data folder in VIGIL_DATA.\n" +
 			"Exit code 0 only if every enrolled person was found and no stranger was.",
-		Args: args(cobra.NoArgs),
+		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error { return d.run(c.Context()) },
 	}
 	c.Flags().StringVar(&d.dir, "dir", filepath.Join(os.TempDir(), fmt.Sprintf("vigil-demo-%d", os.Getuid())), "folder for the device; made anew")

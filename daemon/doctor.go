@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,7 +40,9 @@ func (a *app) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Look at this machine and say what is missing and how to mend it",
-		Args:  args(cobra.NoArgs),
+		Long: "Look at the configuration, the machine, the device and the way to the broker, and say of each part\n" +
+			"whether it is good and how to mend it. Nothing is changed. The exit code is 4 if something is bad.",
+		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			list := a.examine(c.Context())
 			worst := false
@@ -63,11 +68,15 @@ func (a *app) examine(ctx context.Context) []finding {
 	cfg, err := a.load()
 	list := []finding{verdict("configuration", a.configPath, err)}
 	if err != nil {
+		list[0].Detail += "\n`vigild config` prints one to start from"
 		cfg = config.Default()
 	}
-	list = append(list, clockFinding(time.Now()), memoryFinding(), diskFinding(cfg.StateDir), runtimeFinding(cfg),
-		finding{"tensorrt", note, "not part of this build (tag tensorrt)"}, finding{"cuda", note, "not part of this build (tag cuda)"})
-	return append(append(list, a.deviceFindings(ctx, cfg)...), brokerFinding(ctx, cfg))
+	list = append(list, clockFinding(time.Now()), memoryFinding(), diskFinding(cfg.StateDir))
+	runtime := runtimeFinding(cfg)
+	list = append(list, runtime, finding{"tensorrt", note, "not part of this build (tag tensorrt)"},
+		finding{"cuda", note, "not part of this build (tag cuda)"})
+	list = append(list, a.deviceFindings(ctx, cfg, runtime.State == good)...)
+	return append(list, brokerFinding(ctx, cfg))
 }
 
 // verdict is good with a detail, or bad with an error.
@@ -101,15 +110,21 @@ func memoryFinding() finding {
 const leastFree = 256 << 20
 
 func diskFinding(dir string) finding {
+	at := dir
 	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return finding{"disk", unknown, fmt.Sprintf("%s: %v", dir, err)}
+	err := unix.Statfs(at, &st)
+	for errors.Is(err, fs.ErrNotExist) && at != "/" { // not provisioned yet: the disk it would lie on
+		at = filepath.Dir(at)
+		err = unix.Statfs(at, &st)
+	}
+	if err != nil {
+		return finding{"disk", unknown, fmt.Sprintf("%s: %v", at, err)}
 	}
 	free := int64(st.Bavail) * int64(st.Bsize)
 	if free < leastFree {
-		return finding{"disk", bad, fmt.Sprintf("%s has %s free: make room, decisions that cannot be recorded do not count", dir, bytesText(free))}
+		return finding{"disk", bad, fmt.Sprintf("%s has %s free: make room, decisions that cannot be recorded do not count", at, bytesText(free))}
 	}
-	return finding{"disk", good, fmt.Sprintf("%s has %s free", dir, bytesText(free))}
+	return finding{"disk", good, fmt.Sprintf("%s has %s free", at, bytesText(free))}
 }
 
 func runtimeFinding(cfg config.Config) finding {
@@ -120,37 +135,64 @@ func runtimeFinding(cfg config.Config) finding {
 	return verdict("runtime", rt.Name(), rt.Close())
 }
 
-// deviceFindings ask the running daemon, or try the TPM, the identity and the models themselves.
-func (a *app) deviceFindings(ctx context.Context, cfg config.Config) []finding {
-	cl := api.Dial(socketPath(cfg))
-	defer cl.Close()
-	if s, err := cl.Status(ctx); err == nil {
-		list := []finding{{"daemon", good, "running, " + s.State}, {"TPM", good, s.TPM}, {"model", good, orDash(s.Model)}}
-		for _, d := range s.Degraded {
-			list = append(list, finding{"daemon", bad, d})
-		}
-		for _, n := range s.Notes {
-			list = append(list, finding{"daemon", note, n})
-		}
-		return list
+// deviceFindings ask the running daemon, or try the TPM, the identity, the store and the models themselves.
+func (a *app) deviceFindings(ctx context.Context, cfg config.Config, runtime bool) []finding {
+	cl, s, err := reach(ctx, cfg)
+	if err == nil {
+		cl.Close()
+		list := []finding{{"daemon", good, "running, " + s.State}}
+		return append(list, statusFindings(s)...)
 	}
-	list := []finding{{"daemon", note, "not running at " + socketPath(cfg)}}
-	cfg.Log.Level = "error"
-	ap, err := core.Open(ctx, cfg, core.Options{Logger: a.logger(cfg.Log)})
+	if !errors.Is(err, api.ErrNoDaemon) {
+		return []finding{{"daemon", bad, err.Error()}}
+	}
+	list := []finding{{"daemon", note, fmt.Sprintf("not running at %s: `%s` starts it", socketPath(cfg), a.command("run"))}}
+	d, err := core.OpenDevice(ctx, cfg)
 	if err != nil {
 		return append(list, finding{"device", bad, err.Error()})
 	}
+	if err := d.Close(); err != nil {
+		return append(list, finding{"device", bad, err.Error()})
+	}
+	if _, err := os.Stat(core.StorePath(cfg.StateDir)); errors.Is(err, fs.ErrNotExist) {
+		return append(list, finding{"device", good, d.DeviceID()}, finding{"store", note, "none yet: it is made when it is needed"},
+			finding{"model", bad, core.ErrNoModel.Error()})
+	}
+	if !runtime {
+		return append(list, finding{"device", good, d.DeviceID()}, finding{"store", unknown, "see runtime; `vigild check` needs none"})
+	}
+	return append(list, a.openFindings(ctx, cfg)...)
+}
+
+// openFindings opens the whole appliance.
+func (a *app) openFindings(ctx context.Context, cfg config.Config) []finding {
+	ap, err := a.open(ctx, cfg)
+	if err != nil {
+		return []finding{{"device", bad, err.Error()}}
+	}
 	s := ap.Status()
-	list = append(list, finding{"TPM", good, s.TPM}, finding{"device", good, s.Device})
-	if s.Model == "" {
-		list = append(list, finding{"model", bad, core.ErrNoModel.Error()})
-	} else {
+	if err := ap.Close(); err != nil {
+		return []finding{{"device", bad, err.Error()}}
+	}
+	return statusFindings(s)
+}
+
+// statusFindings are what a status says.
+func statusFindings(s core.Status) []finding {
+	list := []finding{{"device", good, s.Device}, {"TPM", good, s.TPM},
+		{"store", good, fmt.Sprintf("%d people, %d templates", s.Subjects, s.Templates)}}
+	if s.Model != "" {
 		list = append(list, finding{"model", good, s.Model})
 	}
-	for _, n := range s.Notes {
-		list = append(list, finding{"device", note, n})
+	for _, d := range s.Degraded {
+		part, reason, _ := strings.Cut(d, ": ")
+		list = append(list, finding{part, bad, reason})
 	}
-	return append(list, verdict("store", fmt.Sprintf("%d people, %d templates", s.Subjects, s.Templates), ap.Close()))
+	for _, n := range s.Notes {
+		part, text, _ := strings.Cut(n, ": ")
+		list = append(list, finding{part, note, text})
+	}
+	return list
 }
 
 func brokerFinding(ctx context.Context, cfg config.Config) finding {

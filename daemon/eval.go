@@ -35,10 +35,10 @@ func (a *app) evalCommand() *cobra.Command {
 		Long: "Detect, align and embed every picture that the pairs name, compare, and report the accuracy with\n" +
 			"the threshold chosen on the other half of the folds, and the error rates of ISO/IEC 19795-1.\n" +
 			"A picture without a face counts as a non-match. Needs no provisioned device.",
-		Args: args(cobra.NoArgs),
+		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.models == "" || o.pairs == "" || o.pictures == "" {
-				return &codeError{exitUsage, errors.New("eval needs --models, --pairs and --pictures")}
+				return usageError(c, "eval needs --models, --pairs and --pictures")
 			}
 			return a.eval(c.Context(), o)
 		},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,18 +18,52 @@ func (a *app) print(v any, text func(w io.Writer)) error {
 		return nil
 	}
 	e := json.NewEncoder(a.env.Stdout)
+	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
 }
 
-// table writes aligned columns.
+// table writes aligned columns. A cell of several lines makes its row as high; a column without any value is left out.
 func table(w io.Writer, header []string, rows [][]string) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, strings.Join(header, "\t"))
+	keep := make([]bool, len(header))
+	for i := range keep {
+		keep[i] = len(rows) == 0
+	}
 	for _, r := range rows {
-		fmt.Fprintln(t, strings.Join(r, "\t"))
+		for i, cell := range r {
+			keep[i] = keep[i] || cell != ""
+		}
+	}
+	var b bytes.Buffer
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	tableRow(t, header, keep)
+	for _, r := range rows {
+		tableRow(t, r, keep)
 	}
 	t.Flush()
+	for line := range strings.Lines(b.String()) {
+		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
+	}
+}
+
+func tableRow(w io.Writer, cells []string, keep []bool) {
+	for line, more := 0, true; more; line++ {
+		more = false
+		var parts []string
+		for i, c := range cells {
+			if !keep[i] {
+				continue
+			}
+			lines := strings.Split(strings.ReplaceAll(c, "\t", " "), "\n")
+			text := ""
+			if line < len(lines) {
+				text = lines[line]
+			}
+			more = more || line+1 < len(lines)
+			parts = append(parts, text)
+		}
+		fmt.Fprintln(w, strings.Join(parts, "\t"))
+	}
 }
 
 // bytesText writes a size for people.

@@ -10,9 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"vigil/daemon/api"
 	"vigil/daemon/config"
-	"vigil/daemon/core"
 )
 
 // Env is what a command may touch of the process.
@@ -56,6 +54,9 @@ func Run(ctx context.Context, env Env, args []string) int {
 	if !errors.As(err, &coded) {
 		coded = &codeError{code: exitError, err: err}
 	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		coded = &codeError{code: exitError, err: errors.New("interrupted")}
+	}
 	if coded.err != nil {
 		fmt.Fprintln(env.Stderr, "vigild:", coded.err)
 	}
@@ -72,21 +73,31 @@ type app struct {
 func newRoot(env Env) *cobra.Command {
 	a := &app{env: env}
 	root := &cobra.Command{
-		Use:           "vigild",
-		Short:         "A biometric appliance: sensors in, decisions out, keys in the TPM",
+		Use: "vigild", DisableFlagsInUseLine: true,
+		Short: "A biometric appliance: sensors in, decisions out, keys in the TPM",
+		Long: "vigild turns this machine with its sensors and its TPM into a biometric appliance.\n\n" +
+			"To begin: `vigild config` prints a configuration to start from, `vigild doctor` says what is\n" +
+			"missing, `vigild provision` makes the keys, `vigild models import` takes the models, `vigild run` runs.\n" +
+			"Commands talk to the running daemon; where none runs they open the device themselves.\n\n" +
+			"Exit codes: 0 it holds, 1 error, 2 wrong usage, 3 no match, 4 problems were found.",
 		SilenceErrors: true, SilenceUsage: true,
-		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		CompletionOptions:          cobra.CompletionOptions{DisableDefaultCmd: true},
+		SuggestionsMinimumDistance: 2,
+		Args:                       cobra.ArbitraryArgs,
+		RunE:                       noCommand,
 	}
 	root.SetIn(env.Stdin)
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return &codeError{exitUsage, fmt.Errorf("%w (see `%s --help`)", err, c.CommandPath())}
+		return usageError(c, "%w", err)
 	})
 	root.PersistentFlags().StringVar(&a.configPath, "config", config.DefaultPath, "configuration file")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the result as JSON")
-	root.AddCommand(a.runCommand(), a.provisionCommand(), a.enrollCommand(), a.verifyCommand(), a.identifyCommand(),
-		a.subjectsCommand(), a.modelsCommand(), a.checkCommand(), a.statusCommand(), a.doctorCommand(), a.evalCommand(), a.versionCommand())
+	root.SetHelpCommand(helpCommand())
+	root.AddCommand(a.configCommand(), a.doctorCommand(), a.provisionCommand(), a.runCommand(), a.statusCommand(),
+		a.enrollCommand(), a.verifyCommand(), a.identifyCommand(), a.subjectsCommand(), a.modelsCommand(),
+		a.checkCommand(), a.evalCommand(), a.versionCommand())
 	if demoCommand != nil {
 		root.AddCommand(demoCommand(a))
 	}
@@ -95,16 +106,6 @@ func newRoot(env Env) *cobra.Command {
 
 // demoCommand adds `vigild demo`; nil in builds for appliances, which carry no broker and no throw-away authority.
 var demoCommand func(*app) *cobra.Command
-
-// args wraps cobra's argument checks so that they count as wrong usage.
-func args(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(c *cobra.Command, list []string) error {
-		if err := check(c, list); err != nil {
-			return &codeError{exitUsage, fmt.Errorf("%w (see `%s --help`)", err, c.CommandPath())}
-		}
-		return nil
-	}
-}
 
 // load reads the configuration.
 func (a *app) load() (config.Config, error) { return config.Load(a.configPath) }
@@ -120,44 +121,6 @@ func (a *app) logger(c config.Log) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(a.env.Stderr, o))
 	}
 	return slog.New(slog.NewTextHandler(a.env.Stderr, o))
-}
-
-// socketPath is where the daemon of this configuration answers.
-func socketPath(c config.Config) string {
-	if c.API.Socket != "" {
-		return c.API.Socket
-	}
-	return c.StateDir + "/vigild.sock"
-}
-
-// connect returns a client of the running daemon, or, where none runs, of an appliance opened in this process without
-// sensors and fleet. The caller calls closeFn.
-func (a *app) connect(ctx context.Context) (c *api.Client, closeFn func() error, err error) {
-	cfg, err := a.load()
-	if err != nil {
-		return nil, nil, err
-	}
-	c = api.Dial(socketPath(cfg))
-	if _, err := c.Status(ctx); err == nil {
-		return c, func() error { c.Close(); return nil }, nil
-	}
-	c.Close()
-	quiet := cfg.Log
-	quiet.Level = "error" // the command's own words are enough
-	ap, err := core.Open(ctx, cfg, core.Options{Logger: a.logger(quiet)})
-	if err != nil {
-		return nil, nil, err
-	}
-	return api.Direct(ap), ap.Close, nil
-}
-
-// with calls fn with a client and closes it.
-func (a *app) with(ctx context.Context, fn func(*api.Client) error) error {
-	c, closeFn, err := a.connect(ctx)
-	if err != nil {
-		return err
-	}
-	return errors.Join(fn(c), closeFn())
 }
 
 // terminal reports whether w is a terminal, where progress may overwrite itself.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vigil/daemon/api"
+	"vigil/daemon/config"
 	"vigil/daemon/core"
 )
 
@@ -22,7 +23,7 @@ func (a *app) runCommand() *cobra.Command {
 		Long: "Run the appliance: keys, store, models, sensors, fleet, local interface. Ready is reported to\n" +
 			"systemd, and its watchdog is fed only after a frame, a store write and a TPM command have\n" +
 			"succeeded. The first SIGTERM or SIGINT closes in order, a second one ends at once.",
-		Args: args(cobra.NoArgs),
+		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error { return a.run(c.Context()) },
 	}
 }
@@ -36,16 +37,31 @@ func (a *app) run(ctx context.Context) (err error) {
 	if err := noCoreDumps(); err != nil {
 		return err
 	}
+	unlock, err := lockState(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	if err := core.CleanUp(cfg.StateDir); err != nil {
 		return fmt.Errorf("cannot clean up after the last run: %w", err)
 	}
+	err = a.serve(ctx, log, cfg)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		log.Info("stopped before it was ready")
+		return nil
+	}
+	return err
+}
+
+// serve brings the appliance up, lets it run until the context ends, and takes it down.
+func (a *app) serve(ctx context.Context, log *slog.Logger, cfg config.Config) (err error) {
 	start := time.Now()
 	ap, err := core.Open(ctx, cfg, core.Options{Logger: log})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, ap.Close()) }()
-	server, err := api.Serve(ctx, socketPath(cfg), ap)
+	server, err := api.Serve(ctx, socketPath(cfg), ap, log)
 	if err != nil {
 		return err
 	}

@@ -1,211 +1,206 @@
 // Package api is the local interface of the appliance: HTTP with JSON on a UNIX socket, and the client of it.
 //
 // Promises: what the command line can do, the socket can do, by the same code: without a daemon the client runs the same
-// handler in its own process. A body is bounded, a slow or silent client is cut off, connections are bounded, and every
-// error is application/problem+json (RFC 9457) with a stable "code". Who may open the socket file may use everything
-// behind it; its mode is 0660.
+// handler in its own process. A body is bounded, a slow or silent client is cut off, connections are bounded: more than
+// 64 clients wait in the kernel's queue until one is done. Every error is application/problem+json (RFC 9457) with a
+// stable "code". Who may open the socket file may use everything behind it; its mode is 0660.
 //
-// The server owns the socket file and its connections; it borrows the appliance. It answers no network address.
+// The server owns the socket file and its connections; it borrows the appliance, and no request uses it any more when
+// Close has returned. It answers no network address.
 package api
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"vigil/daemon/core"
-	"vigil/store"
+	"vigil/infer/preset"
 )
 
-// Bounds of the interface.
-const (
-	maxBodyBytes   = 96 << 20 // pictures in base64
-	maxConnections = 64
-	maxPage        = 1000
-)
+// writeTimeout is how long a client may take to read an answer. The work before it has bounds of its own.
+const writeTimeout = time.Minute
 
-// EnrollRequest enrols a person, from pictures or at a sensor.
-type EnrollRequest struct {
-	Name     string   `json:"name"`
-	Pictures [][]byte `json:"pictures,omitempty"` // JPEG or PNG
-	Sensor   string   `json:"sensor,omitempty"`
+// handler serves an appliance.
+type handler struct {
+	app *core.Appliance
+	log *slog.Logger
+	mux *http.ServeMux
 }
 
-// MatchRequest is a picture to verify or identify.
-type MatchRequest struct {
-	Subject string `json:"subject,omitempty"` // verify only
-	Picture []byte `json:"picture"`
+// Handler serves the appliance; log hears of answers that nobody took.
+func Handler(a *core.Appliance, log *slog.Logger) http.Handler {
+	h := &handler{app: a, log: log.With("room", "api"), mux: http.NewServeMux()}
+	h.route("GET /v1/status", func(request) (any, error) { return a.Status(), nil })
+	h.route("POST /v1/enroll", h.enroll)
+	h.route("POST /v1/verify", h.verify)
+	h.route("POST /v1/identify", h.identify)
+	h.route("GET /v1/subjects", h.subjects)
+	h.route("DELETE /v1/subjects/{id}", func(r request) (any, error) {
+		return struct{}{}, a.DeleteSubject(r.Context(), r.PathValue("id"))
+	})
+	h.route("GET /v1/models", func(request) (any, error) { return a.Models() })
+	h.route("POST /v1/models", h.importModel)
+	h.route("DELETE /v1/models/{id}", func(r request) (any, error) {
+		return struct{}{}, a.RemoveModel(r.Context(), r.PathValue("id"))
+	})
+	h.route("POST /v1/check", func(request) (any, error) { return a.Check() })
+	h.mux.HandleFunc("/", h.noRoute)
+	return h.mux
 }
 
-// SubjectList is one page of people.
-type SubjectList struct {
-	Subjects []store.Subject `json:"subjects"`
-	Next     string          `json:"next,omitempty"` // pass as ?after= for the next page
+// request is a request with a bounded body.
+type request struct {
+	*http.Request
+	uploaded func() // lifts the limit of time for the upload, which would cut off long work as well
 }
 
-// ImportRequest names a bundle on the device's disk.
-type ImportRequest struct {
-	Dir    string `json:"dir"`
-	Preset string `json:"preset,omitempty"`
+// route serves a pattern with the result of fn.
+func (h *handler) route(pattern string, fn func(request) (any, error)) {
+	h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+		q := request{r, func() { h.deadline(http.NewResponseController(w).SetReadDeadline(time.Time{})) }}
+		if r.ContentLength == 0 {
+			q.uploaded()
+		}
+		v, err := fn(q)
+		h.answer(w, v, err)
+	})
 }
 
-// Handler serves the appliance.
-func Handler(a *core.Appliance) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) { reply(w, a.Status(), nil) })
-	mux.HandleFunc("POST /v1/enroll", func(w http.ResponseWriter, r *http.Request) {
-		var q EnrollRequest
-		if !read(w, r, &q) {
-			return
-		}
-		if q.Sensor != "" {
-			e, err := a.EnrollAt(r.Context(), q.Name, q.Sensor)
-			reply(w, e, err)
-			return
-		}
-		e, err := a.Enroll(r.Context(), q.Name, q.Pictures)
-		reply(w, e, err)
-	})
-	mux.HandleFunc("POST /v1/verify", func(w http.ResponseWriter, r *http.Request) {
-		var q MatchRequest
-		if read(w, r, &q) {
-			d, err := a.Verify(r.Context(), q.Subject, q.Picture)
-			reply(w, d, err)
-		}
-	})
-	mux.HandleFunc("POST /v1/identify", func(w http.ResponseWriter, r *http.Request) {
-		var q MatchRequest
-		if read(w, r, &q) {
-			list, err := a.Identify(r.Context(), q.Picture)
-			reply(w, list, err)
-		}
-	})
-	mux.HandleFunc("GET /v1/subjects", func(w http.ResponseWriter, r *http.Request) { subjects(a, w, r) })
-	mux.HandleFunc("DELETE /v1/subjects/{id}", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, struct{}{}, a.DeleteSubject(r.Context(), r.PathValue("id")))
-	})
-	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, r *http.Request) {
-		list, err := a.Models()
-		reply(w, list, err)
-	})
-	mux.HandleFunc("POST /v1/models", func(w http.ResponseWriter, r *http.Request) {
-		var q ImportRequest
-		if read(w, r, &q) {
-			id, err := a.ImportModel(r.Context(), q.Dir, q.Preset)
-			reply(w, map[string]string{"id": id}, err)
-		}
-	})
-	mux.HandleFunc("DELETE /v1/models/{id}", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, struct{}{}, a.RemoveModel(r.Context(), r.PathValue("id")))
-	})
-	mux.HandleFunc("POST /v1/check", func(w http.ResponseWriter, r *http.Request) {
-		report, err := a.Check()
-		reply(w, report, err)
-	})
-	return mux
+// deadline notes that a deadline could not be set. A client in this process has none and needs none.
+func (h *handler) deadline(err error) {
+	if err != nil && !errors.Is(err, http.ErrNotSupported) {
+		h.log.Debug("client went away", "err", err)
+	}
 }
 
-func subjects(a *core.Appliance, w http.ResponseWriter, r *http.Request) {
-	limit := 100
+// answer writes a result or a problem.
+func (h *handler) answer(w http.ResponseWriter, v any, err error) {
+	h.deadline(http.NewResponseController(w).SetWriteDeadline(time.Now().Add(writeTimeout)))
+	if err != nil {
+		e, _ := v.(core.Enrolled)
+		err = newProblem(err, e.Refused).write(w)
+	} else {
+		w.Header().Set("Content-Type", "application/json")
+		err = json.NewEncoder(w).Encode(v)
+	}
+	if err != nil {
+		h.log.Debug("client went away", "err", err)
+	}
+}
+
+// noRoute says which methods a path knows, or that there is no such path.
+func (h *handler) noRoute(w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+		probe := r.Clone(r.Context())
+		probe.Method = m
+		if _, pattern := h.mux.Handler(probe); pattern != "/" {
+			allowed = append(allowed, m)
+		}
+	}
+	p := &Problem{Status: http.StatusNotFound, Code: "no_route", Detail: "this interface has no " + strconv.Quote(r.URL.Path)}
+	if len(allowed) > 0 {
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		p.Status, p.Code = http.StatusMethodNotAllowed, "method"
+		p.Detail = fmt.Sprintf("%s does not know the method %s, only %s", r.URL.Path, r.Method, strings.Join(allowed, ", "))
+	}
+	p.Title = http.StatusText(p.Status)
+	if err := p.write(w); err != nil {
+		h.log.Debug("client went away", "err", err)
+	}
+}
+
+// body decodes a request strictly: one JSON value, no unknown fields, nothing behind it.
+func body(r request, v any) error {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	err := d.Decode(v)
+	if err == nil {
+		if _, err = d.Token(); errors.Is(err, io.EOF) {
+			r.uploaded()
+			return nil
+		}
+	}
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return fmt.Errorf("%w: over %d MiB: send fewer or smaller pictures", errTooLarge, tooLarge.Limit>>20)
+	case err == nil:
+		err = errors.New("there is something behind the JSON value")
+	}
+	return fmt.Errorf("%w: body: %v", errBadRequest, err)
+}
+
+func (h *handler) enroll(r request) (any, error) {
+	var q EnrollRequest
+	if err := body(r, &q); err != nil {
+		return nil, err
+	}
+	switch {
+	case q.Sensor != "" && len(q.Pictures) > 0:
+		return nil, fmt.Errorf("%w: pictures or a sensor, not both", errBadRequest)
+	case q.Sensor != "":
+		return h.app.EnrollAt(r.Context(), q.Name, q.Sensor)
+	}
+	return h.app.Enroll(r.Context(), q.Name, q.Pictures)
+}
+
+func (h *handler) verify(r request) (any, error) {
+	var q MatchRequest
+	if err := body(r, &q); err != nil {
+		return nil, err
+	}
+	return h.app.Verify(r.Context(), q.Subject, q.Picture)
+}
+
+func (h *handler) identify(r request) (any, error) {
+	var q MatchRequest
+	if err := body(r, &q); err != nil {
+		return nil, err
+	}
+	if q.Subject != "" {
+		return nil, fmt.Errorf("%w: identify takes no subject: verify compares with one", errBadRequest)
+	}
+	return h.app.Identify(r.Context(), q.Picture)
+}
+
+func (h *handler) subjects(r request) (any, error) {
+	limit := defaultPage
 	if text := r.URL.Query().Get("limit"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > maxPage {
-			fail(w, http.StatusBadRequest, "bad_request", fmt.Errorf("limit %q: 1 to %d", text, maxPage))
-			return
+			return nil, fmt.Errorf("%w: limit %q: 1 to %d", errBadRequest, text, maxPage)
 		}
 		limit = n
 	}
-	list, err := a.Subjects(r.Context(), r.URL.Query().Get("after"), limit)
-	page := SubjectList{Subjects: list}
-	if len(list) == limit {
-		page.Next = list[limit-1].ID
-	}
-	reply(w, page, err)
-}
-
-// read decodes the body strictly; it answers itself and returns false if that fails.
-func read(w http.ResponseWriter, r *http.Request, v any) bool {
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBodyBytes))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		status := http.StatusBadRequest
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			status = http.StatusRequestEntityTooLarge
-		}
-		fail(w, status, "bad_request", fmt.Errorf("body: %w", err))
-		return false
-	}
-	return true
-}
-
-func reply(w http.ResponseWriter, v any, err error) {
+	list, err := h.app.Subjects(r.Context(), r.URL.Query().Get("after"), limit)
 	if err != nil {
-		status, code := classify(err)
-		fail(w, status, code, err)
-		return
+		return nil, err
 	}
-	w.Header().Set("Content-Type", "application/json")
-	if err := json.NewEncoder(w).Encode(v); err != nil {
-		slog.Debug("client went away", "err", err)
-	}
+	return page(list, limit), nil
 }
 
-// Server serves a UNIX socket.
-type Server struct {
-	http     *http.Server
-	listener net.Listener
-	path     string
-	done     chan error
-}
-
-// Serve listens on the socket and serves until Close. A socket left by a crash is removed; one that somebody answers is
-// an error.
-func Serve(ctx context.Context, path string, a *core.Appliance) (*Server, error) {
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		return nil, errors.Join(fmt.Errorf("cannot serve %s: another vigild answers there", path), conn.Close())
+func (h *handler) importModel(r request) (any, error) {
+	var q ImportRequest
+	if err := body(r, &q); err != nil {
+		return nil, err
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("cannot remove a stale socket: %w", err)
+	if !filepath.IsAbs(q.Dir) {
+		return nil, fmt.Errorf("%w: dir %q must be an absolute path", errBadRequest, q.Dir)
 	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("cannot serve the local interface: %w", err)
+	if q.Preset != "" && !slices.Contains(preset.Names(), q.Preset) {
+		return nil, fmt.Errorf("%w: %q; there are: %s", errNoPreset, q.Preset, strings.Join(preset.Names(), ", "))
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot protect the local interface: %w", err), l.Close())
-	}
-	s := &Server{
-		http: &http.Server{
-			Handler: Handler(a), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: time.Minute,
-			WriteTimeout: 2 * time.Minute, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
-		},
-		listener: newLimited(l, maxConnections), path: path, done: make(chan error, 1),
-	}
-	go func() { s.done <- s.http.Serve(s.listener) }()
-	return s, nil
-}
-
-// closeGrace is how long requests in progress may take to finish.
-const closeGrace = 10 * time.Second
-
-// Close stops listening, lets requests in progress finish for a while, and removes the socket.
-func (s *Server) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
-	defer cancel()
-	err := s.http.Shutdown(ctx)
-	if err != nil {
-		err = errors.Join(err, s.http.Close())
-	}
-	if e := <-s.done; !errors.Is(e, http.ErrServerClosed) {
-		err = errors.Join(err, e)
-	}
-	return err
+	id, err := h.app.ImportModel(r.Context(), q.Dir, q.Preset)
+	return map[string]string{"id": id}, forImport(err)
 }

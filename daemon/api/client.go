@@ -7,16 +7,28 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"strconv"
+	"syscall"
 
 	"vigil/daemon/core"
 	"vigil/store"
 )
 
-// Client calls the local interface.
+// Errors of the way to the daemon.
+var (
+	// ErrNoDaemon: nobody answers at the socket.
+	ErrNoDaemon = errors.New("no vigild answers")
+	// ErrForbidden: this user may not open the socket.
+	ErrForbidden = errors.New("this user may not talk to vigild")
+)
+
+// Client calls the local interface. Errors of all methods: *Problem is the other side's answer; ErrNoDaemon and
+// ErrForbidden come from a client of Dial only.
 type Client struct {
 	http *http.Client
 }
@@ -24,17 +36,36 @@ type Client struct {
 // Dial returns a client of the daemon behind the socket. It does not connect yet.
 func Dial(socket string) *Client {
 	t := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		},
+		DialContext:  func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, socket) },
 		MaxIdleConns: 1,
 	}
 	return &Client{http: &http.Client{Transport: t}}
 }
 
+func dial(ctx context.Context, socket string) (net.Conn, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, &dialError{fmt.Sprintf("no vigild answers at %s", socket), ErrNoDaemon}
+	case errors.Is(err, fs.ErrPermission):
+		return nil, &dialError{fmt.Sprintf("this user may not talk to vigild at %s: "+
+			"run the command as vigild's user or root, or join the group of the socket", socket), ErrForbidden}
+	}
+	return conn, err
+}
+
+// dialError says in full what its reason says in short.
+type dialError struct {
+	text   string
+	reason error
+}
+
+func (e *dialError) Error() string { return e.text }
+func (e *dialError) Unwrap() error { return e.reason }
+
 // Direct returns a client that runs the handler in this process, on an appliance that the caller owns.
 func Direct(a *core.Appliance) *Client {
-	return &Client{http: &http.Client{Transport: direct{Handler(a)}}}
+	return &Client{http: &http.Client{Transport: direct{Handler(a, slog.New(slog.DiscardHandler))}}}
 }
 
 // direct is a transport without a network.
@@ -43,8 +74,10 @@ type direct struct{ h http.Handler }
 // RoundTrip implements http.RoundTripper.
 func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Body == nil {
+		r = r.Clone(r.Context())
 		r.Body = http.NoBody
 	}
+	defer r.Body.Close()
 	w := &answer{header: http.Header{}, status: http.StatusOK}
 	d.h.ServeHTTP(w, r)
 	return &http.Response{
@@ -89,11 +122,7 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	}
 	resp, err := c.http.Do(r)
 	if err != nil {
-		var dial *net.OpError
-		if errors.As(err, &dial) {
-			return fmt.Errorf("cannot reach the daemon: %w", dial)
-		}
-		return err
+		return wayError(ctx, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= 400 {
@@ -104,6 +133,22 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 		return p
 	}
 	return json.NewDecoder(resp.Body).Decode(out)
+}
+
+// wayError is why no answer came, without the words of HTTP.
+func wayError(ctx context.Context, err error) error {
+	var dial *dialError
+	if errors.As(err, &dial) {
+		return dial
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return fmt.Errorf("vigild ended before it answered (%w): look at its log, and at `vigild status` for what it did", err)
 }
 
 // Status asks how the device is.
@@ -131,8 +176,8 @@ func (c *Client) Identify(ctx context.Context, picture []byte) (list []core.Deci
 }
 
 // Subjects returns everybody, page by page behind the scenes.
-func (c *Client) Subjects(ctx context.Context) ([]store.Subject, error) {
-	all := []store.Subject{}
+func (c *Client) Subjects(ctx context.Context) ([]Subject, error) {
+	all := []Subject{}
 	for after := ""; ; {
 		var page SubjectList
 		q := url.Values{"after": {after}, "limit": {strconv.Itoa(maxPage)}}

@@ -4,8 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
+	"io/fs"
 	"net/http"
+	"syscall"
 
 	"vigil/daemon/core"
 	"vigil/daemon/vault"
@@ -14,16 +15,14 @@ import (
 	"vigil/store"
 )
 
-// Problem is the body of every error (RFC 9457).
-type Problem struct {
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Detail string `json:"detail"`
-	Code   string `json:"code"` // stable, for programs
-}
-
-// Error implements error, for the client.
-func (p *Problem) Error() string { return p.Detail }
+// Errors of the interface itself.
+var (
+	errBadRequest = errors.New("the request cannot be used")
+	errTooLarge   = errors.New("the request is too large")
+	errNoPreset   = errors.New("no such preset")
+	errImport     = errors.New("cannot import")
+	errClosing    = errors.New("vigild is stopping: try again when it runs")
+)
 
 // kinds maps errors to answers, the first that fits.
 var kinds = []struct {
@@ -31,6 +30,12 @@ var kinds = []struct {
 	status int
 	code   string
 }{
+	{errBadRequest, http.StatusBadRequest, "bad_request"},
+	{errTooLarge, http.StatusRequestEntityTooLarge, "too_large"},
+	{errNoPreset, http.StatusNotFound, "no_preset"},
+	{errClosing, http.StatusServiceUnavailable, "closing"},
+	{store.ErrFull, http.StatusInsufficientStorage, "disk_full"},
+	{syscall.ENOSPC, http.StatusInsufficientStorage, "disk_full"},
 	{core.ErrBusy, http.StatusServiceUnavailable, "busy"},
 	{core.ErrNoModel, http.StatusServiceUnavailable, "no_model"},
 	{core.ErrNoFace, http.StatusUnprocessableEntity, "no_face"},
@@ -40,18 +45,21 @@ var kinds = []struct {
 	{core.ErrDuplicate, http.StatusConflict, "duplicate"},
 	{core.ErrNoSensor, http.StatusNotFound, "no_sensor"},
 	{core.ErrSensorBusy, http.StatusConflict, "sensor_busy"},
+	{core.ErrNotEnrolled, http.StatusConflict, "no_template"},
+	{core.ErrModelInUse, http.StatusConflict, "model_in_use"},
 	{picture.ErrFormat, http.StatusUnsupportedMediaType, "picture_format"},
 	{picture.ErrTooLarge, http.StatusRequestEntityTooLarge, "picture_too_large"},
 	{picture.ErrEmpty, http.StatusUnprocessableEntity, "picture_empty"},
 	{picture.ErrBroken, http.StatusUnprocessableEntity, "picture_broken"},
 	{infer.ErrManifest, http.StatusUnprocessableEntity, "manifest"},
 	{infer.ErrChecksum, http.StatusUnprocessableEntity, "checksum"},
-	{vault.ErrNotFound, http.StatusNotFound, "not_found"},
+	{vault.ErrNotFound, http.StatusNotFound, "no_model_bundle"},
 	{vault.ErrExists, http.StatusConflict, "exists"},
 	{store.ErrNotFound, http.StatusNotFound, "not_found"},
 	{store.ErrInvalid, http.StatusBadRequest, "invalid"},
-	{store.ErrFull, http.StatusInsufficientStorage, "disk_full"},
+	{errImport, http.StatusUnprocessableEntity, "import"},
 	{context.DeadlineExceeded, http.StatusGatewayTimeout, "timeout"},
+	{context.Canceled, http.StatusServiceUnavailable, "canceled"}, // the client is gone, or vigild stops
 }
 
 func classify(err error) (status int, code string) {
@@ -63,14 +71,30 @@ func classify(err error) (status int, code string) {
 	return http.StatusInternalServerError, "internal"
 }
 
-func fail(w http.ResponseWriter, status int, code string, err error) {
+// importError adds what a path error of an import means; a bundle that cannot be read is the caller's fault, not ours.
+type importError struct{ err error }
+
+func (e importError) Error() string   { return e.err.Error() }
+func (e importError) Unwrap() []error { return []error{e.err, errImport} }
+
+func forImport(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return importError{err}
+	}
+	return err
+}
+
+// newProblem describes an error; see kinds.
+func newProblem(err error, refused []core.Refused) *Problem {
+	status, code := classify(err)
+	return &Problem{Title: http.StatusText(status), Status: status, Detail: err.Error(), Code: code, Refused: refused}
+}
+
+func (p *Problem) write(w http.ResponseWriter) error {
 	w.Header().Set("Content-Type", "application/problem+json")
-	if status == http.StatusServiceUnavailable {
+	if p.Status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")
 	}
-	w.WriteHeader(status)
-	p := Problem{Title: http.StatusText(status), Status: status, Detail: err.Error(), Code: code}
-	if err := json.NewEncoder(w).Encode(p); err != nil {
-		slog.Debug("client went away", "err", err)
-	}
+	w.WriteHeader(p.Status)
+	return json.NewEncoder(w).Encode(p)
 }

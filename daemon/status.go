@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"vigil/daemon/api"
+	"vigil/daemon/config"
+	"vigil/daemon/core"
+)
+
+// deviceStatus is the status of the device and who told it.
+type deviceStatus struct {
+	Daemon bool   `json:"daemon"` // a running daemon answered; else the device was opened for this
+	Socket string `json:"socket"`
+	core.Status
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show how the device is: state, sensors, latencies, fleet",
+		Args:  exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := a.load()
+			if err != nil {
+				return err
+			}
+			s, err := a.status(c.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			return a.print(s, func(w io.Writer) { printStatus(w, s) })
+		},
+	}
+}
+
+func (a *app) status(ctx context.Context, cfg config.Config) (deviceStatus, error) {
+	s := deviceStatus{Socket: socketPath(cfg)}
+	c, told, err := reach(ctx, cfg)
+	if err == nil {
+		c.Close()
+		s.Daemon, s.Status = true, told
+		return s, nil
+	}
+	if !errors.Is(err, api.ErrNoDaemon) {
+		return s, err
+	}
+	ap, err := a.open(ctx, cfg)
+	if err != nil {
+		return s, err
+	}
+	s.Status = ap.Status()
+	return s, ap.Close()
+}
+
+func printStatus(w io.Writer, s deviceStatus) {
+	fmt.Fprintf(w, "device   %s, vigild %s\n", s.Device, s.Version)
+	if s.Daemon {
+		fmt.Fprintf(w, "daemon   running since %s\n", s.Started.Local().Format("2006-01-02 15:04:05"))
+	} else {
+		fmt.Fprintf(w, "daemon   not running at %s: sensors and fleet are off\n", s.Socket)
+	}
+	fmt.Fprintf(w, "state    %s\n", strings.ToUpper(s.State))
+	for _, d := range s.Degraded {
+		fmt.Fprintf(w, "  because  %s\n", d)
+	}
+	for _, n := range s.Notes {
+		fmt.Fprintf(w, "  note     %s\n", n)
+	}
+	fmt.Fprintf(w, "TPM      %s\nruntime  %s\nmodel    %s\npeople   %d with %d templates\n", s.TPM, s.Runtime, orDash(s.Model), s.Subjects, s.Templates)
+	fmt.Fprintf(w, "outbox   %d records, %s, %d dropped since the store was made\n", s.Outbox.Records, bytesText(int64(s.Outbox.Bytes)), s.Outbox.Dropped)
+	if f := s.Fleet; f != nil {
+		fmt.Fprintf(w, "fleet    %s, session %d, %d acknowledged\n", connected(f.Connected), f.Session, f.Acknowledged)
+	}
+	printSensors(w, s.Sensors)
+	if len(s.Latency) > 0 {
+		fmt.Fprintln(w)
+		printLatencies(w, s.Latency)
+	}
+}
+
+func connected(yes bool) string {
+	if yes {
+		return "connected"
+	}
+	return "NOT CONNECTED"
+}
+
+func printSensors(w io.Writer, list []core.SensorStatus) {
+	if len(list) == 0 {
+		return
+	}
+	var rows [][]string
+	for _, s := range list {
+		rows = append(rows, []string{s.Name, s.Driver, s.State, fmt.Sprint(s.Frames), fmt.Sprint(s.Dropped),
+			fmt.Sprint(s.Skipped + s.Malformed), fmt.Sprint(s.Stale), s.Reason})
+	}
+	fmt.Fprintln(w)
+	table(w, []string{"SENSOR", "DRIVER", "STATE", "FRAMES", "DROPPED", "BROKEN", "LATE", "REASON"}, rows)
+}
+
+func printLatencies(w io.Writer, list []core.Latency) {
+	var rows [][]string
+	for _, l := range list {
+		rows = append(rows, []string{l.Stage, fmt.Sprint(l.Count), fmt.Sprintf("%.2f", l.P50), fmt.Sprintf("%.2f", l.P95),
+			fmt.Sprintf("%.2f", l.P99), fmt.Sprintf("%.2f", l.Max), fmt.Sprint(l.Late)})
+	}
+	table(w, []string{"STAGE", "COUNT", "P50 ms", "P95 ms", "P99 ms", "MAX ms", "LATE"}, rows)
+}
