@@ -3,42 +3,56 @@ package eval
 import (
 	"math"
 	"slices"
+	"sort"
 )
 
 // NoScore is the score of a comparison that could not be made: below every threshold.
 const NoScore = float32(-2)
 
-// Scores are the outcomes of a protocol.
+// Scores are the outcomes of comparisons, mated (of one person) and non-mated. Sort them before asking for rates.
 type Scores struct {
 	Mated, NonMated []float32
 }
 
-// FMR and FNMR at a threshold: the share of non-mated scores at or over it, and of mated scores under it
-// (ISO/IEC 19795-1). Pairs without a score count as non-matches in both.
-func (s *Scores) FMR(threshold float32) float64  { return share(s.NonMated, threshold, true) }
-func (s *Scores) FNMR(threshold float32) float64 { return share(s.Mated, threshold, false) }
+// Sort brings both lists into ascending order, which the rates rely on.
+func (s *Scores) Sort() {
+	slices.Sort(s.Mated)
+	slices.Sort(s.NonMated)
+}
 
-func share(scores []float32, threshold float32, atLeast bool) float64 {
-	if len(scores) == 0 {
-		return math.NaN()
+func (s *Scores) add(mated bool, v float32) {
+	if mated {
+		s.Mated = append(s.Mated, v)
+	} else {
+		s.NonMated = append(s.NonMated, v)
 	}
-	n := 0
-	for _, v := range scores {
-		if (v >= threshold) == atLeast {
-			n++
-		}
-	}
-	return float64(n) / float64(len(scores))
+}
+
+// below counts the sorted scores under the threshold.
+func below(sorted []float32, threshold float32) int {
+	return sort.Search(len(sorted), func(i int) bool { return sorted[i] >= threshold })
+}
+
+// FMR is the false match rate at a threshold: the share of non-mated scores at or over it (ISO/IEC 19795-1).
+func (s *Scores) FMR(threshold float32) float64 {
+	n := len(s.NonMated)
+	return float64(n-below(s.NonMated, threshold)) / float64(n)
+}
+
+// FNMR is the false non-match rate at a threshold: the share of mated scores under it. A comparison that could not be
+// made counts as a non-match.
+func (s *Scores) FNMR(threshold float32) float64 {
+	return float64(below(s.Mated, threshold)) / float64(len(s.Mated))
 }
 
 // Accuracy is the share of right answers at a threshold.
 func (s *Scores) Accuracy(threshold float32) float64 {
-	wrong := s.FMR(threshold)*float64(len(s.NonMated)) + s.FNMR(threshold)*float64(len(s.Mated))
-	return 1 - wrong/float64(len(s.Mated)+len(s.NonMated))
+	right := len(s.Mated) - below(s.Mated, threshold) + below(s.NonMated, threshold)
+	return float64(right) / float64(len(s.Mated)+len(s.NonMated))
 }
 
-// Thresholds returns every threshold at which the rates change, ascending.
-func (s *Scores) Thresholds() []float32 {
+// thresholds returns every score once, ascending: between two of them no rate changes.
+func (s *Scores) thresholds() []float32 {
 	all := slices.Concat(s.Mated, s.NonMated)
 	slices.Sort(all)
 	return slices.Compact(all)
@@ -47,11 +61,11 @@ func (s *Scores) Thresholds() []float32 {
 // BestThreshold is the threshold of the highest accuracy, halfway to the score below it so that it does not hang on one
 // pair; of equally good ones the lowest.
 func (s *Scores) BestThreshold() float32 {
-	ts := s.Thresholds()
-	best, acc := float32(0), -1.0
+	ts := s.thresholds()
+	best, most := float32(0), -1.0
 	for i, t := range ts {
-		if a := s.Accuracy(t); a > acc {
-			acc, best = a, t
+		if a := s.Accuracy(t); a > most {
+			most, best = a, t
 			if i > 0 && ts[i-1] != NoScore {
 				best = (ts[i-1] + t) / 2
 			}
@@ -60,10 +74,10 @@ func (s *Scores) BestThreshold() float32 {
 	return best
 }
 
-// EER is the equal error rate: where FMR and FNMR cross, the mean of the two at the threshold where they are closest.
+// EER is the equal error rate: the mean of FMR and FNMR at the threshold where they are closest.
 func (s *Scores) EER() (rate float64, threshold float32) {
 	gap := math.Inf(1)
-	for _, t := range s.Thresholds() {
+	for _, t := range s.thresholds() {
 		fmr, fnmr := s.FMR(t), s.FNMR(t)
 		if d := math.Abs(fmr - fnmr); d < gap {
 			gap, rate, threshold = d, (fmr+fnmr)/2, t
@@ -72,12 +86,12 @@ func (s *Scores) EER() (rate float64, threshold float32) {
 	return rate, threshold
 }
 
-// ThresholdAtFMR is the lowest threshold whose false match rate is at most fmr.
+// ThresholdAtFMR is the lowest observed score whose false match rate is at most fmr; just over the highest if none is.
 func (s *Scores) ThresholdAtFMR(fmr float64) float32 {
-	for _, t := range s.Thresholds() {
-		if s.FMR(t) <= fmr {
-			return t
-		}
+	ts := s.thresholds()
+	i := sort.Search(len(ts), func(i int) bool { return s.FMR(ts[i]) <= fmr })
+	if i == len(ts) {
+		return math.Nextafter32(ts[i-1], math.MaxFloat32)
 	}
-	return 1
+	return ts[i]
 }
