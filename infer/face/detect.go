@@ -97,8 +97,11 @@ func (d *detector) configure(s *infer.Stage) error {
 	if !(d.params.Score > 0 && d.params.Score < 1) || !(d.params.IoU > 0 && d.params.IoU < 1) || !(d.params.MinSide >= 0) {
 		return errors.New("yunet: score and iou lie between 0 and 1, min_side is 0 or more")
 	}
+	if len(s.Inputs) != 1 {
+		return fmt.Errorf("needs a model with one input, it has %d", len(s.Inputs))
+	}
 	in := s.Inputs[0].Shape
-	if len(s.Inputs) != 1 || len(in) != 4 || in[0] != 1 || in[1] != 3 || in[2]%32 != 0 || in[3]%32 != 0 {
+	if len(in) != 4 || in[0] != 1 || in[1] != 3 || in[2]%32 != 0 || in[3]%32 != 0 {
 		return fmt.Errorf("input %v: needs [1,3,H,W] with H and W multiples of 32", s.Inputs[0])
 	}
 	d.h, d.w = int(in[2]), int(in[3])
@@ -175,7 +178,13 @@ func (d *detector) decode(l level, inv float32, found []candidate) []candidate {
 	return found
 }
 
-func clamp01(v float32) float32 { return min(max(v, 0), 1) }
+// clamp01 limits v to 0..1; what is no number is 0.
+func clamp01(v float32) float32 {
+	if !(v > 0) {
+		return 0
+	}
+	return min(v, 1)
+}
 
 func exp(v float32) float32 { return float32(math.Exp(float64(v))) }
 

@@ -97,7 +97,10 @@ func (e *embedder) configure(m *infer.Model, s *infer.Stage) error {
 		return err
 	}
 	e.size = a.w
-	if s.Inputs[0].Elements() != 3*a.w*a.h || len(s.Inputs) != 1 {
+	if len(s.Inputs) != 1 || len(s.Outputs) != 1 {
+		return fmt.Errorf("needs a model with one input and one output, it has %d and %d", len(s.Inputs), len(s.Outputs))
+	}
+	if s.Inputs[0].Elements() != 3*a.w*a.h {
 		return fmt.Errorf("input %v does not hold an aligned crop of %dx%d", s.Inputs[0], a.w, a.h)
 	}
 	if s.Outputs[0].Elements() != len(e.sum) {
@@ -111,6 +114,7 @@ func (e *embedder) run(ctx context.Context, values []int8) (scale float32, err e
 	if err := e.io.Run(ctx); err != nil {
 		return 0, fmt.Errorf("embed: %w", err)
 	}
+	defer clear(e.sum)
 	copy(e.sum, e.io.Output(0))
 	if e.mirror {
 		flip(e.io.Input(0), e.size)
@@ -124,7 +128,6 @@ func (e *embedder) run(ctx context.Context, values []int8) (scale float32, err e
 	if scale = kernels.QuantizeUnit(values, e.sum); scale == 0 {
 		return 0, errors.New("embed: the model answered with zeros or values that are not numbers")
 	}
-	clear(e.sum)
 	return scale, nil
 }
 

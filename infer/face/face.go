@@ -72,31 +72,30 @@ type Pipeline struct {
 
 // New loads the engines of the bundle on the runtime and runs each once, so that a model that loads but cannot run is
 // refused here.
-func New(ctx context.Context, rt infer.Runtime, m *infer.Model) (_ *Pipeline, err error) {
-	p := &Pipeline{manifest: m.Manifest}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("cannot load bundle %s: %w", m.Manifest.ID, err), p.Close())
-		}
-	}()
+func New(ctx context.Context, rt infer.Runtime, m *infer.Model) (*Pipeline, error) {
+	p := &Pipeline{manifest: m.Manifest, found: make([]candidate, 0, maxCandidates)}
+	if err := p.load(ctx, rt, m); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot load bundle %s: %w", m.Manifest.ID, err), p.Close())
+	}
+	return p, nil
+}
+
+func (p *Pipeline) load(ctx context.Context, rt infer.Runtime, m *infer.Model) (err error) {
 	for i, name := range order {
 		s := m.Manifest.Stage(name)
 		if s == nil {
-			return p, fmt.Errorf("stage %q is missing: a face bundle has %v", name, order)
+			return fmt.Errorf("stage %q is missing: a face bundle has %v", name, order)
 		}
 		p.budget[i] = s.Deadline()
 	}
 	if p.align, err = newAligner(m.Manifest.Stage(StageAlign)); err != nil {
-		return p, err
+		return err
 	}
 	if p.detect, err = newDetector(ctx, rt, m, m.Manifest.Stage(StageDetect)); err != nil {
-		return p, err
+		return err
 	}
-	if p.embed, err = newEmbedder(ctx, rt, m, m.Manifest.Stage(StageEmbed)); err != nil {
-		return p, err
-	}
-	p.found = make([]candidate, 0, maxCandidates)
-	return p, nil
+	p.embed, err = newEmbedder(ctx, rt, m, m.Manifest.Stage(StageEmbed))
+	return err
 }
 
 // load makes the engine of a stage with one bound IO and warms it up with zeros.
