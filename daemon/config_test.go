@@ -1,0 +1,64 @@
+package main
+
+import (
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"vigil/daemon/config"
+)
+
+// uncommented is the example with every key that is commented out set to what stands there.
+func uncommented() string {
+	key := regexp.MustCompile(`(?m)^# ((?:[a-z_]+ = |\[\[).*)$`)
+	return key.ReplaceAllString(exampleConfig, "$1")
+}
+
+func TestTheExampleIsTheDefault(t *testing.T) {
+	got, err := config.Parse("example.toml", []byte(exampleConfig))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := config.Default(); !reflect.DeepEqual(got, want) {
+		t.Errorf("the example sets something:\n%+v\ninstead of\n%+v", got, want)
+	}
+}
+
+func TestTheExampleShowsTheDefaults(t *testing.T) {
+	got, err := config.Parse("example.toml", []byte(uncommented()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Sensors) != 1 || got.Sensors[0].Name != "door" || !got.Sensors[0].Loop {
+		t.Errorf("sensors %+v", got.Sensors)
+	}
+	got.Sensors = nil
+	want := config.Default()
+	want.Fleet.CommandKeys = []string{}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("the example shows other defaults:\n%+v\ninstead of\n%+v", got, want)
+	}
+}
+
+func TestTheExampleNamesEveryKey(t *testing.T) {
+	text := uncommented()
+	var walk func(reflect.Type)
+	walk = func(typ reflect.Type) {
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			name := f.Tag.Get("toml")
+			if !strings.Contains(text, "\n"+name+" = ") && !strings.Contains(text, "["+name+"]") {
+				t.Errorf("the example does not name %s (%s)", name, typ)
+			}
+			inner := f.Type
+			if inner.Kind() == reflect.Slice {
+				inner = inner.Elem()
+			}
+			if inner.Kind() == reflect.Struct {
+				walk(inner)
+			}
+		}
+	}
+	walk(reflect.TypeFor[config.Config]())
+}
