@@ -38,6 +38,9 @@ type Outcome struct {
 // Run makes a template of every picture that the pairs name under dir (LFW layout: Name/Name_0001.jpg), compares, and
 // chooses the threshold on one half of the folds to judge the other, both ways. progress is called after each picture.
 func Run(ctx context.Context, dir string, pairs []Pair, extract Extractor, score Scorer, progress func(done, total int)) (*Outcome, error) {
+	if len(pairs) == 0 {
+		return nil, errors.New("cannot evaluate without pairs")
+	}
 	out := &Outcome{}
 	templates, err := out.templates(ctx, dir, pairs, extract, progress)
 	if err != nil {
@@ -88,6 +91,9 @@ func (o *Outcome) templates(ctx context.Context, dir string, pairs []Pair, extra
 	}
 	templates := make(map[string]Template, len(paths))
 	for i, path := range paths {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		t, err := extract(ctx, path)
 		switch {
 		case errors.Is(err, ErrNoFace):

@@ -53,7 +53,7 @@ func ParsePairs(r io.Reader) ([]Pair, error) {
 	for i := range folds * per * 2 {
 		f, err := next()
 		if err != nil {
-			return nil, fmt.Errorf("line %d: the protocol ends after %d of %d pairs", line, i, folds*per*2)
+			return nil, fmt.Errorf("line %d: the protocol ends after %d of %d pairs: %w", line, i, folds*per*2, err)
 		}
 		p, err := parsePair(f, i%(2*per) < per)
 		if err != nil {
@@ -64,6 +64,9 @@ func ParsePairs(r io.Reader) ([]Pair, error) {
 	}
 	if f, err := next(); err == nil {
 		return nil, fmt.Errorf("line %d: %q behind the last pair", line, strings.Join(f, " "))
+	}
+	if err := s.Err(); err != nil {
+		return nil, fmt.Errorf("behind line %d: %w", line, err)
 	}
 	return pairs, nil
 }
@@ -79,8 +82,13 @@ func parsePair(f []string, mated bool) (Pair, error) {
 	p.A, p.B = f[0], f[2]
 	p.IA, err1 = strconv.Atoi(f[1])
 	p.IB, err2 = strconv.Atoi(f[3])
-	if err1 != nil || err2 != nil || p.IA < 1 || p.IB < 1 || strings.ContainsAny(p.A+p.B, "/\\") {
-		return p, fmt.Errorf("%q: pictures are numbered from 1, names hold no slash", strings.Join(f, " "))
+	if err1 != nil || err2 != nil || p.IA < 1 || p.IB < 1 || !plain(p.A) || !plain(p.B) {
+		return p, fmt.Errorf("%q: pictures are numbered from 1, names are those of folders", strings.Join(f, " "))
 	}
 	return p, nil
+}
+
+// plain reports whether name stays inside the folder that it is looked up in.
+func plain(name string) bool {
+	return name != "." && name != ".." && !strings.ContainsAny(name, "/\\")
 }

@@ -28,9 +28,9 @@ func (s *Scores) add(mated bool, v float32) {
 	}
 }
 
-// below counts the sorted scores under the threshold.
+// below counts the sorted scores under the threshold; NoScore is under every one.
 func below(sorted []float32, threshold float32) int {
-	return sort.Search(len(sorted), func(i int) bool { return sorted[i] >= threshold })
+	return sort.Search(len(sorted), func(i int) bool { return sorted[i] > NoScore && sorted[i] >= threshold })
 }
 
 // FMR is the false match rate at a threshold: the share of non-mated scores at or over it (ISO/IEC 19795-1).
@@ -54,19 +54,29 @@ func (s *Scores) Accuracy(threshold float32) float64 {
 // thresholds returns every score once, ascending: between two of them no rate changes.
 func (s *Scores) thresholds() []float32 {
 	all := slices.Concat(s.Mated, s.NonMated)
+	all = slices.DeleteFunc(all, func(v float32) bool { return v == NoScore })
 	slices.Sort(all)
 	return slices.Compact(all)
 }
 
+// over is a threshold that nothing reaches: just over the last of the ascending thresholds.
+func over(ts []float32) float32 {
+	top := float32(1)
+	if len(ts) > 0 {
+		top = max(top, ts[len(ts)-1])
+	}
+	return math.Nextafter32(top, math.MaxFloat32)
+}
+
 // BestThreshold is the threshold of the highest accuracy, halfway to the score below it so that it does not hang on one
-// pair; of equally good ones the lowest.
+// pair; of equally good ones the lowest. If it is best to match nothing, it lies over every score.
 func (s *Scores) BestThreshold() float32 {
 	ts := s.thresholds()
 	best, most := float32(0), -1.0
-	for i, t := range ts {
+	for i, t := range append(ts, over(ts)) {
 		if a := s.Accuracy(t); a > most {
 			most, best = a, t
-			if i > 0 && ts[i-1] != NoScore {
+			if i > 0 && i < len(ts) {
 				best = (ts[i-1] + t) / 2
 			}
 		}
@@ -86,12 +96,12 @@ func (s *Scores) EER() (rate float64, threshold float32) {
 	return rate, threshold
 }
 
-// ThresholdAtFMR is the lowest observed score whose false match rate is at most fmr; just over the highest if none is.
+// ThresholdAtFMR is the lowest observed score whose false match rate is at most fmr; one over all scores if none is.
 func (s *Scores) ThresholdAtFMR(fmr float64) float32 {
 	ts := s.thresholds()
 	i := sort.Search(len(ts), func(i int) bool { return s.FMR(ts[i]) <= fmr })
 	if i == len(ts) {
-		return math.Nextafter32(ts[i-1], math.MaxFloat32)
+		return over(ts)
 	}
 	return ts[i]
 }
