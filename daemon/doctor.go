@@ -120,7 +120,7 @@ func diskFinding(dir string) finding {
 	if err != nil {
 		return finding{"disk", unknown, fmt.Sprintf("%s: %v", at, err)}
 	}
-	free := int64(st.Bavail) * int64(st.Bsize)
+	free := int64(st.Bavail) * st.Bsize
 	if free < leastFree {
 		return finding{"disk", bad, fmt.Sprintf("%s has %s free: make room, decisions that cannot be recorded do not count", at, bytesText(free))}
 	}

@@ -64,7 +64,9 @@ type evalReport struct {
 	Thresholds     []float32 `json:"thresholds_chosen"` // per half, on the other half
 	EER            float64   `json:"eer"`
 	EERThreshold   float32   `json:"eer_threshold"`
-	Rates          []rate    `json:"rates"`
+	Mated          int       `json:"mated_comparisons"`     // of every picture with every other
+	NonMated       int       `json:"non_mated_comparisons"` // likewise
+	Rates          []rate    `json:"rates"`                 // of these comparisons
 	PictureSeconds float64   `json:"seconds_per_picture"`
 }
 
@@ -75,6 +77,9 @@ type rate struct {
 	Threshold float32 `json:"threshold"`
 	FNMR      float64 `json:"fnmr"`
 }
+
+// leastMatches is how many false matches a rate must rest on to be shown.
+const leastMatches = 5
 
 func (a *app) eval(ctx context.Context, o evalOptions) (err error) {
 	file, err := os.Open(o.pairs)
@@ -102,9 +107,10 @@ func (a *app) eval(ctx context.Context, o evalOptions) (err error) {
 		Accuracy: out.Accuracy, Thresholds: out.Thresholds, PictureSeconds: time.Since(start).Seconds() / float64(out.Pictures+len(out.NoFace)),
 	}
 	r.EER, r.EERThreshold = out.Scores.EER()
-	for _, fmr := range []float64{0.01, 0.001} {
-		t := out.Scores.ThresholdAtFMR(fmr)
-		r.Rates = append(r.Rates, rate{FMR: fmr, Measured: out.Scores.FMR(t), Threshold: t, FNMR: out.Scores.FNMR(t)})
+	r.Mated, r.NonMated = len(out.Cross.Mated), len(out.Cross.NonMated)
+	for fmr := 1e-3; fmr*float64(r.NonMated) >= leastMatches && fmr > 1e-7; fmr /= 10 {
+		t := out.Cross.ThresholdAtFMR(fmr)
+		r.Rates = append(r.Rates, rate{FMR: fmr, Measured: out.Cross.FMR(t), Threshold: t, FNMR: out.Cross.FNMR(t)})
 	}
 	return a.print(r, func(w io.Writer) { printEval(w, r) })
 }
@@ -178,7 +184,10 @@ func printEval(w io.Writer, r evalReport) {
 	fmt.Fprintf(w, "protocol  %d pairs of %d pictures, %d without a face (counted as non-matches)\n", r.Pairs, r.Pictures, len(r.NoFace))
 	fmt.Fprintf(w, "accuracy  %.2f %% with thresholds %.3f chosen on the other half\n", r.Accuracy*100, r.Thresholds)
 	fmt.Fprintf(w, "EER       %.2f %% at %.3f\n", r.EER*100, r.EERThreshold)
+	fmt.Fprintf(w, "\nevery picture with every other: %d mated and %d non-mated comparisons\n", r.Mated, r.NonMated)
+	var rows [][]string
 	for _, x := range r.Rates {
-		fmt.Fprintf(w, "FNMR      %.2f %% at FMR <= %.1f %% (threshold %.3f, measured FMR %.2f %%)\n", x.FNMR*100, x.FMR*100, x.Threshold, x.Measured*100)
+		rows = append(rows, []string{fmt.Sprintf("%.0e", x.FMR), fmt.Sprintf("%.3f", x.Threshold), fmt.Sprintf("%.2f %%", x.FNMR*100)})
 	}
+	table(w, []string{"FMR", "THRESHOLD", "FNMR"}, rows)
 }

@@ -116,7 +116,7 @@ func newAxis(src, dst int, step float64) axis {
 	a.taps = make([]float32, dst*a.width)
 	for i := range dst {
 		var lo float64
-		weight := func(p int) float64 { return 0 }
+		var weight func(p int) float64
 		if step > 1 { // area: pixel p covers [p, p+1)
 			lo = float64(i) * step
 			hi := math.Min(lo+step, float64(src))

@@ -30,7 +30,7 @@ func takeLock(path string, wait time.Duration) (*os.File, error) {
 	// The number is only a hint for the operator, so a full disk is no reason
 	// not to start.
 	if f.Truncate(0) == nil {
-		f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	return f, nil
 }

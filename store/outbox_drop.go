@@ -68,7 +68,7 @@ func (tx *Tx) dropAged(class string) error {
 		key := numberKey(id)
 		rec, err := tx.outboxRecord(key, tx.bucket(bucketOutbox).Get(key))
 		if err != nil || !aged(rec.Created, limit) {
-			return nil // OutboxNext reports a damaged record
+			return nil //nolint:nilerr // OutboxNext reports a damaged record
 		}
 		if err := tx.dropRecord(class, id, GapAge); err != nil {
 			return err

@@ -60,7 +60,7 @@ func serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 
 // listen makes the socket.
 func listen(ctx context.Context, path string) (net.Listener, error) {
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+	if conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path); err == nil {
 		return nil, errors.Join(fmt.Errorf("cannot serve %s: another vigild answers there: stop it first", path), conn.Close())
 	}
 	switch info, err := os.Lstat(path); {

@@ -63,7 +63,7 @@ func load(x transport.TPM, key *srk, blob Blob) (loaded, error) {
 		return loaded{}, loadError(err)
 	}
 	if !bytes.Equal(rsp.Name.Buffer, name.Buffer) {
-		flush(x, rsp.ObjectHandle)
+		_ = flush(x, rsp.ObjectHandle) // the load has failed anyway
 		return loaded{}, fmt.Errorf("the TPM loaded another object: %w", ErrBlob)
 	}
 	return loaded{handle: rsp.ObjectHandle, name: *name, public: public}, nil

@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ type link interface {
 type socketLink struct{ conn net.Conn }
 
 func dialSocket(path string, timeout time.Duration) (link, error) {
-	conn, err := net.DialTimeout("unix", path, timeout)
+	conn, err := (&net.Dialer{Timeout: timeout}).DialContext(context.Background(), "unix", path)
 	if err != nil {
 		return nil, err
 	}

@@ -88,7 +88,7 @@ func (t *TPM) Unseal(sealed Sealed) (*mem.Buffer, error) {
 		if err != nil {
 			return err
 		}
-		defer flush(x, object.handle)
+		defer func() { _ = flush(x, object.handle) }() // a handle that stays is flushed by the next Open
 		// Any PCR that moves between policy check and use voids the session,
 		// also one that is not selected.
 		for try := 0; ; try++ {
@@ -107,7 +107,7 @@ func unsealOnce(x transport.TPM, key *srk, object loaded, pcrs []uint) (*mem.Buf
 	if err != nil {
 		return nil, err
 	}
-	defer closeSession()
+	defer func() { _ = closeSession() }()
 	if _, err := (tpm2.PolicyPCR{PolicySession: session.Handle(), Pcrs: selection(pcrs)}).Execute(x); err != nil {
 		return nil, err
 	}

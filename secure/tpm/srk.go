@@ -65,7 +65,7 @@ func (t *TPM) UseSRK(pin SRK) error {
 			return err
 		}
 		if !bytes.Equal(key.name.Buffer, want.name.Buffer) {
-			flush(x, key.handle)
+			_ = flush(x, key.handle)
 			return fmt.Errorf("%w: its storage root key is not the one this device was provisioned with; the stored keys cannot be opened: put the old TPM back, or erase the state folder and provision again", ErrTPMCleared)
 		}
 		// The public area that counts is the pinned one.
@@ -78,7 +78,7 @@ func (t *TPM) UseSRK(pin SRK) error {
 // setSRK replaces the key in use.
 func (t *TPM) setSRK(x transport.TPM, key *srk) {
 	if t.srk != nil && t.srk.transient {
-		flush(x, t.srk.handle)
+		_ = flush(x, t.srk.handle)
 	}
 	t.srk = key
 }
@@ -97,7 +97,7 @@ func createPrimary(x transport.TPM) (*srk, error) {
 	}
 	key, err := parsePublic(rsp.OutPublic.Bytes())
 	if err != nil {
-		flush(x, rsp.ObjectHandle)
+		_ = flush(x, rsp.ObjectHandle)
 		return nil, err
 	}
 	key.handle, key.transient = rsp.ObjectHandle, true
@@ -119,7 +119,7 @@ func persist(x transport.TPM, key *srk) *srk {
 	if err != nil || !bytes.Equal(name, key.name.Buffer) {
 		return key
 	}
-	flush(x, key.handle)
+	_ = flush(x, key.handle)
 	return &srk{public: key.public, name: key.name, handle: srkHandle}
 }
 
