@@ -29,6 +29,7 @@ test: ## all tests, with the race detector, swtpm, Mosquitto and ONNX Runtime
 	go vet ./...
 	go vet -tags appliance ./daemon
 	$(GOTEST) ./...
+	go test -count=1 -run TestLFW ./infer/eval
 
 lfw: ## accuracy on the 3,000 open pairs of LFW (about three minutes on two cores)
 	@scripts/setup demo

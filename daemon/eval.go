@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,7 +15,6 @@ import (
 	"vigil/infer/face"
 	"vigil/infer/ort"
 	"vigil/infer/preset"
-	"vigil/kernels"
 	"vigil/sensors"
 	"vigil/sensors/picture"
 )
@@ -96,9 +94,8 @@ func (a *app) eval(ctx context.Context, o evalOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, pipe.Close(), rt.Close()) }()
-	x := &extractor{pipe: pipe, result: pipe.NewResult(), pool: sensors.NewPool(1)}
 	start := time.Now()
-	out, err := eval.Run(ctx, o.pictures, pairs, x.extract, score, newProgress(a.env.Stderr, "pictures").update)
+	out, err := eval.Run(ctx, o.pictures, pairs, eval.Faces(pipe, decoder()), eval.Cosine, newProgress(a.env.Stderr, "pictures").update)
 	if err != nil {
 		return err
 	}
@@ -138,45 +135,16 @@ func openPipeline(ctx context.Context, o evalOptions) (*ort.Runtime, *face.Pipel
 	return rt, pipe, nil
 }
 
-// extractor makes the template of the person a picture is about: the face nearest to its centre.
-type extractor struct {
-	pipe   *face.Pipeline
-	result *face.Result
-	pool   *sensors.Pool
-}
-
-func (x *extractor) extract(ctx context.Context, path string) (eval.Template, error) {
-	data, err := os.ReadFile(filepath.Clean(path))
-	if err != nil {
-		return eval.Template{}, err
-	}
-	f, err := picture.Decode(ctx, x.pool, data)
-	if err != nil {
-		return eval.Template{}, err
-	}
-	defer f.Release()
-	if err := x.pipe.Process(ctx, f, x.result); err != nil {
-		return eval.Template{}, err
-	}
-	best, least := -1, float32(0)
-	for i := range x.result.Faces {
-		b := x.result.Faces[i].Box
-		dx, dy := b[0]+b[2]/2-float32(f.Width)/2, b[1]+b[3]/2-float32(f.Height)/2
-		if d := dx*dx + dy*dy; best < 0 || d < least {
-			best, least = i, d
+// decoder reads pictures into one frame after the other.
+func decoder() func(ctx context.Context, path string) (*sensors.Frame, error) {
+	pool := sensors.NewPool(1)
+	return func(ctx context.Context, path string) (*sensors.Frame, error) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
 		}
+		return picture.Decode(ctx, pool, data)
 	}
-	if best < 0 {
-		return eval.Template{}, eval.ErrNoFace
-	}
-	fc := x.result.Faces[best]
-	return eval.Template{Values: append([]int8(nil), fc.Values...), Scale: fc.Scale}, nil
-}
-
-func score(a, b eval.Template) float32 {
-	var dot [1]int32
-	kernels.DotRows(dot[:], a.Values, len(a.Values), b.Values)
-	return float32(dot[0]) * a.Scale * b.Scale
 }
 
 func printEval(w io.Writer, r evalReport) {

@@ -6,9 +6,7 @@ import (
 	"testing"
 
 	"vigil/infer/eval"
-	"vigil/infer/face"
 	"vigil/infer/infertest"
-	"vigil/kernels"
 	"vigil/sensors"
 	"vigil/sensors/picture"
 )
@@ -34,9 +32,16 @@ func TestLFW(t *testing.T) {
 			pairs = append(pairs, p)
 		}
 	}
-	x := extractor{pipe: infertest.Pipeline(t), pool: sensors.NewPool(1)}
-	x.result = x.pipe.NewResult()
-	out, err := eval.Run(t.Context(), infertest.Data(t, "faces", "lfw"), pairs, x.extract, score, func(int, int) {})
+	pool := sensors.NewPool(1)
+	decode := func(ctx context.Context, path string) (*sensors.Frame, error) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		return picture.Decode(ctx, pool, data)
+	}
+	extract := eval.Faces(infertest.Pipeline(t), decode)
+	out, err := eval.Run(t.Context(), infertest.Data(t, "faces", "lfw"), pairs, extract, eval.Cosine, func(int, int) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,48 +50,7 @@ func TestLFW(t *testing.T) {
 	if len(out.Scores.Mated) != 150 || len(out.Scores.NonMated) != 150 || out.Accuracy < 0.97 || len(out.NoFace) > 2 {
 		t.Errorf("accuracy %v of %d and %d pairs, %d without a face", out.Accuracy, len(out.Scores.Mated), len(out.Scores.NonMated), len(out.NoFace))
 	}
-	if x.pool.InUse() != 0 {
+	if pool.InUse() != 0 {
 		t.Error("a frame was lost")
 	}
-}
-
-type extractor struct {
-	pipe   *face.Pipeline
-	pool   *sensors.Pool
-	result *face.Result
-}
-
-// extract takes the face nearest to the middle of the picture.
-func (x *extractor) extract(ctx context.Context, path string) (eval.Template, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return eval.Template{}, err
-	}
-	f, err := picture.Decode(ctx, x.pool, data)
-	if err != nil {
-		return eval.Template{}, err
-	}
-	defer f.Release()
-	if err := x.pipe.Process(ctx, f, x.result); err != nil {
-		return eval.Template{}, err
-	}
-	best, least := -1, float32(0)
-	for i := range x.result.Faces {
-		b := x.result.Faces[i].Box
-		dx, dy := b[0]+b[2]/2-float32(f.Width)/2, b[1]+b[3]/2-float32(f.Height)/2
-		if d := dx*dx + dy*dy; best < 0 || d < least {
-			best, least = i, d
-		}
-	}
-	if best < 0 {
-		return eval.Template{}, eval.ErrNoFace
-	}
-	fc := x.result.Faces[best]
-	return eval.Template{Values: append([]int8(nil), fc.Values...), Scale: fc.Scale}, nil
-}
-
-func score(a, b eval.Template) float32 {
-	var d [1]int32
-	kernels.DotRows(d[:], a.Values, len(a.Values), b.Values)
-	return float32(d[0]) * a.Scale * b.Scale
 }
