@@ -26,6 +26,7 @@ type sensor struct {
 	cancel  context.CancelFunc
 	tracker *decide.Tracker
 	seen    []decide.Observation
+	resume  time.Time // nothing is decided before; see commitPause
 	events  []decide.Event
 
 	frames, skipped, malformed, stale, unjudged atomic.Uint64
@@ -235,6 +236,9 @@ func (s *sensor) observe(ctx context.Context, f *sensors.Frame, events []decide.
 		return events
 	}
 	s.frames.Add(1)
+	if f.Captured.Before(s.resume) {
+		return events
+	}
 	if session := s.enrolling(); session != nil {
 		session.offer(a, a.result.Faces)
 		return events
@@ -254,6 +258,10 @@ func (s *sensor) observe(ctx context.Context, f *sensors.Frame, events []decide.
 	return s.tracker.Observe(f.Captured, s.seen, events)
 }
 
+// commitPause is how long a sensor decides nothing after a decision could not be recorded, so that a full disk is not
+// hammered at the rate of the camera.
+const commitPause = time.Second
+
 // announce makes an event of the tracker a decision.
 func (s *sensor) announce(ctx context.Context, f *sensors.Frame, e *decide.Event) {
 	if e.Outcome == decide.NoMatch && !s.app.cfg.Policy.AuditUnknown {
@@ -267,6 +275,7 @@ func (s *sensor) announce(ctx context.Context, f *sensors.Frame, e *decide.Event
 	if err := s.app.commit(ctx, &d); err != nil {
 		s.app.log.Error("decision lost its place", "sensor", s.cfg.Name, "err", err)
 		s.tracker.Reset() // nothing was announced, so the person counts as not seen and is decided anew
+		s.resume = time.Now().Add(commitPause)
 		return
 	}
 	s.app.stats.observe(StageDecision, time.Since(f.Captured))
