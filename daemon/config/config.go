@@ -162,25 +162,27 @@ func Load(path string) (Config, error) {
 	return Parse(path, data)
 }
 
-// Parse is Load for bytes; name is used in errors. Errors of the content are *Error or several joined.
+// Parse is Load for bytes; name is used in errors. Errors of the content are *Error or several joined, in the order of the
+// file.
 func Parse(name string, data []byte) (Config, error) {
 	if len(data) > MaxBytes {
-		return Config{}, &Error{File: name, Err: fmt.Errorf("over %d bytes", MaxBytes)}
+		return Config{}, &Error{File: name, Line: 1, Err: fmt.Errorf("over %d bytes", MaxBytes)}
 	}
 	c := Default()
 	d := toml.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&c); err != nil {
-		return Config{}, locate(name, err)
+	decoded := d.Decode(&c)
+	keys, err := indexOf(data)
+	if err != nil || decoded != nil && !errors.As(decoded, new(*toml.StrictMissingError)) {
+		return Config{}, locate(name, errors.Join(decoded, err))
 	}
-	lines, err := lineIndex(data)
-	if err != nil {
-		return Config{}, &Error{File: name, Err: err}
+	v := validator{file: name, keys: keys}
+	if v.version(c.Version); len(v.errs) == 0 && decoded != nil { // a file of another version may well have other keys
+		return Config{}, locate(name, decoded)
 	}
-	if _, ok := lines["version"]; !ok {
-		return Config{}, &Error{File: name, Line: 1, Key: "version", Err: fmt.Errorf("is missing: begin the file with version = %d", Version)}
-	}
-	v := validator{file: name, lines: lines}
 	v.check(&c)
-	return c, errors.Join(v.errs...)
+	if len(v.errs) > 0 {
+		return Config{}, v.joined()
+	}
+	return c, nil
 }

@@ -56,31 +56,62 @@ func locate(file string, err error) error {
 	return &Error{File: file, Err: err}
 }
 
-// lineIndex maps every dotted key of a document to its line. Tables of an array get their index: sensors[0].name.
-func lineIndex(data []byte) (map[string]int, error) {
-	lines := map[string]int{}
+// place is where a key stands and what kind of value it has.
+type place struct {
+	line int
+	kind unstable.Kind
+}
+
+// index maps every dotted key of a document to its place. Tables of an array get their number: sensors[0].name.
+type index map[string]place
+
+func indexOf(data []byte) (index, error) {
+	x := index{}
 	counts := map[string]int{}
 	var p unstable.Parser
 	p.Reset(data)
 	prefix := ""
 	for p.NextExpression() {
 		e := p.Expression()
-		key, line := dotted(&p, e)
 		switch e.Kind {
 		case unstable.Table:
-			prefix = key + "."
+			key, line := dotted(&p, e)
+			x[key], prefix = place{line, e.Kind}, key+"."
 		case unstable.ArrayTable:
-			key = fmt.Sprintf("%s[%d]", key, counts[key])
-			counts[strings.TrimRight(key, "0123456789[]")]++
-			prefix = key + "."
+			key, line := dotted(&p, e)
+			counts[key]++
+			key = fmt.Sprintf("%s[%d]", key, counts[key]-1)
+			x[key], prefix = place{line, e.Kind}, key+"."
 		case unstable.KeyValue:
-			key = prefix + key
-		default:
-			continue
+			x.add(&p, prefix, e)
 		}
-		lines[key] = line
 	}
-	return lines, p.Error()
+	return x, p.Error()
+}
+
+// add notes a key and what is inside its value.
+func (x index) add(p *unstable.Parser, prefix string, e *unstable.Node) {
+	key, line := dotted(p, e)
+	key = prefix + key
+	x[key] = place{line, e.Value().Kind}
+	x.inside(p, key, e.Value())
+}
+
+// inside notes the keys of inline tables, also of those in lists.
+func (x index) inside(p *unstable.Parser, key string, v *unstable.Node) {
+	if v.Kind != unstable.InlineTable && v.Kind != unstable.Array {
+		return
+	}
+	n := 0
+	for it := v.Children(); it.Next(); {
+		switch c := it.Node(); {
+		case c.Kind == unstable.KeyValue:
+			x.add(p, key+".", c)
+		case v.Kind == unstable.Array && c.Kind != unstable.Comment:
+			x.inside(p, fmt.Sprintf("%s[%d]", key, n), c)
+			n++
+		}
+	}
 }
 
 func dotted(p *unstable.Parser, e *unstable.Node) (key string, line int) {
@@ -92,4 +123,24 @@ func dotted(p *unstable.Parser, e *unstable.Node) (key string, line int) {
 		parts = append(parts, string(it.Node().Data))
 	}
 	return strings.Join(parts, "."), line
+}
+
+// line is where a key stands. For one that was left out it is the line of its table, or of the first key in it, or of
+// what the table is in; 1 if there is nothing.
+func (x index) line(key string) int {
+	for ; key != ""; key = key[:max(0, strings.LastIndexAny(key, ".["))] {
+		if at, ok := x[key]; ok {
+			return at.line
+		}
+		first := 0
+		for k, at := range x {
+			if (strings.HasPrefix(k, key+".") || strings.HasPrefix(k, key+"[")) && (first == 0 || at.line < first) {
+				first = at.line
+			}
+		}
+		if first > 0 {
+			return first
+		}
+	}
+	return 1
 }

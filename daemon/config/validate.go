@@ -1,45 +1,63 @@
 package config
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pelletier/go-toml/v2/unstable"
 )
 
 // validator collects what is wrong, so that a user mends it all at once.
 type validator struct {
-	file  string
-	lines map[string]int
-	errs  []error
+	file string
+	keys index
+	errs []*Error
 }
 
 // require records an error for key unless ok.
 func (v *validator) require(ok bool, key, format string, args ...any) {
-	if ok {
+	if !ok {
+		v.errs = append(v.errs, &Error{File: v.file, Line: v.keys.line(key), Key: key, Err: fmt.Errorf(format, args...)})
+	}
+}
+
+// joined is all errors in the order of the file.
+func (v *validator) joined() error {
+	slices.SortStableFunc(v.errs, func(a, b *Error) int { return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Key, b.Key)) })
+	list := make([]error, len(v.errs))
+	for i, e := range v.errs {
+		list[i] = e
+	}
+	return errors.Join(list...)
+}
+
+// version checks what everything else depends on.
+func (v *validator) version(version int) {
+	if _, ok := v.keys["version"]; !ok {
+		v.require(false, "version", "is missing: begin the file with version = %d", Version)
 		return
 	}
-	line := v.lines[key]
-	for k := key; line == 0 && k != ""; line = v.lines[k] { // a key that was left out: the line of its table
-		k = k[:max(0, strings.LastIndexByte(k, '.'))]
-		if k == "" {
-			break
-		}
-	}
-	v.errs = append(v.errs, &Error{File: v.file, Line: line, Key: key, Err: fmt.Errorf(format, args...)})
+	v.require(version == Version, "version", "%d cannot be read: this program reads version %d", version, Version)
 }
 
 var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 func (v *validator) check(c *Config) {
-	v.require(c.Version == Version, "version", "%d cannot be read: this program reads version %d", c.Version, Version)
 	v.require(filepath.IsAbs(c.StateDir), "state_dir", "%q must be an absolute path", c.StateDir)
 	v.require(c.TPM.Address == "" || strings.HasPrefix(c.TPM.Address, "unix:/") || filepath.IsAbs(c.TPM.Address),
 		"tpm.address", "%q: \"/dev/tpmrm0\" or \"unix:/path/to/socket\"", c.TPM.Address)
 	v.require(len(c.TPM.PCRs) > 0, "tpm.pcrs", "at least one register")
-	for _, r := range c.TPM.PCRs {
+	for i, r := range c.TPM.PCRs {
 		v.require(r >= 0 && r < 24, "tpm.pcrs", "register %d: 0 to 23", r)
+		v.require(!slices.Contains(c.TPM.PCRs[:i], r), "tpm.pcrs", "register %d is named twice", r)
 	}
 	v.require(c.Runtime.Threads >= 1 && c.Runtime.Threads <= 64, "runtime.threads", "%d: 1 to 64", c.Runtime.Threads)
 	v.policy(&c.Policy)
@@ -79,6 +97,10 @@ func (v *validator) policy(p *Policy) {
 		"event_hold": p.EventHold, "failure_window": p.FailureWindow, "lockout": p.Lockout,
 		"frame_deadline": p.FrameDeadline, "enroll_timeout": p.EnrollTimeout,
 	} {
+		if at, ok := v.keys["policy."+key]; ok && at.kind != unstable.String {
+			v.require(false, "policy."+key, "a number has no unit: write it as \"300ms\", \"2s\" or \"5m\"")
+			continue
+		}
 		v.require(d >= Duration(10*time.Millisecond) && d <= Duration(24*time.Hour), "policy."+key, "%v: 10ms to 24h", time.Duration(d))
 	}
 }
@@ -88,16 +110,29 @@ func (v *validator) fleet(f *Fleet) {
 	if f.Broker == "" {
 		return
 	}
+	v.require(isHostPort(f.Broker), "fleet.broker", "%q: host:port, such as broker.example:8883", f.Broker)
 	for key, value := range map[string]string{
 		"ca": f.CA, "certificate": f.Certificate, "management_key": f.ManagementKey,
 	} {
 		v.require(filepath.IsAbs(value), "fleet."+key, "%q: an absolute path is needed when fleet.broker is set", value)
 	}
 	v.require(len(f.CommandKeys) > 0, "fleet.command_keys", "at least one key file is needed when fleet.broker is set")
+	for _, path := range f.CommandKeys {
+		v.require(filepath.IsAbs(path), "fleet.command_keys", "%q: an absolute path is needed", path)
+	}
 }
 
-// maxSensors bounds the sensors of one device.
-const maxSensors = 16
+func isHostPort(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	n, bad := strconv.ParseUint(port, 10, 16)
+	return err == nil && bad == nil && n > 0 && host != "" && !strings.ContainsAny(host, "/ ")
+}
+
+// maxSensors bounds the sensors of one device, maxSide a picture's width and height in pixels.
+const (
+	maxSensors = 16
+	maxSide    = 65535
+)
 
 func (v *validator) sensors(list []Sensor) {
 	v.require(len(list) <= maxSensors, "sensors", "%d of them, at most %d", len(list), maxSensors)
@@ -112,5 +147,7 @@ func (v *validator) sensors(list []Sensor) {
 		v.require(s.Rate >= 0 && s.Rate <= 1000, key+".rate", "%v: 0 to 1000 frames per second", s.Rate)
 		v.require(s.Speed >= 0 && s.Speed <= 1000, key+".speed", "%v: 0 to 1000", s.Speed)
 		v.require(s.Repeat >= 0 && s.Repeat <= 1000, key+".repeat", "%d: 0 to 1000", s.Repeat)
+		v.require(s.Width >= 0 && s.Width <= maxSide, key+".width", "%d: 0 to %d pixels", s.Width, maxSide)
+		v.require(s.Height >= 0 && s.Height <= maxSide, key+".height", "%d: 0 to %d pixels", s.Height, maxSide)
 	}
 }
