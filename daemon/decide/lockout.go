@@ -41,7 +41,8 @@ func (l *Lockouts) Locked(key string, now time.Time) time.Time {
 	return time.UnixMilli(a.Until)
 }
 
-// Failure counts a failed attempt and reports whether it locked the key.
+// Failure counts a failed attempt and reports whether it locked the key. The window begins with the first failure and is
+// not moved by later ones.
 func (l *Lockouts) Failure(key string, now time.Time) bool {
 	if l.policy.MaxFailures == 0 {
 		return false
@@ -94,7 +95,7 @@ func (l *Lockouts) makeRoom(now time.Time) {
 // MarshalJSON gives the state to be persisted.
 func (l *Lockouts) MarshalJSON() ([]byte, error) { return json.Marshal(l.keys) }
 
-// UnmarshalJSON restores the state; policy is kept.
+// UnmarshalJSON restores the state; policy is kept. What cannot be read or cannot be is an error and changes nothing.
 func (l *Lockouts) UnmarshalJSON(data []byte) error {
 	keys := map[string]*attempts{}
 	if err := json.Unmarshal(data, &keys); err != nil {
@@ -103,9 +104,15 @@ func (l *Lockouts) UnmarshalJSON(data []byte) error {
 	if len(keys) > MaxLocks {
 		return fmt.Errorf("lockout state: %d keys, at most %d", len(keys), MaxLocks)
 	}
+	if keys == nil { // the document was null
+		keys = map[string]*attempts{}
+	}
 	for k, a := range keys {
-		if a == nil {
+		switch {
+		case a == nil:
 			delete(keys, k)
+		case a.Count < 0: // would be so many failures that cost nothing
+			return fmt.Errorf("lockout state: %d failures", a.Count)
 		}
 	}
 	l.keys = keys
