@@ -31,14 +31,19 @@ const writeTimeout = time.Minute
 
 // handler serves an appliance.
 type handler struct {
-	app *core.Appliance
-	log *slog.Logger
-	mux *http.ServeMux
+	app       *core.Appliance
+	log       *slog.Logger
+	mux       *http.ServeMux
+	bodyBytes int64 // of a request, at most
 }
 
 // Handler serves the appliance; log hears of answers that nobody took.
 func Handler(a *core.Appliance, log *slog.Logger) http.Handler {
-	h := &handler{app: a, log: log.With("room", "api"), mux: http.NewServeMux()}
+	return newHandler(a, log, maxBodyBytes)
+}
+
+func newHandler(a *core.Appliance, log *slog.Logger, bodyBytes int64) http.Handler {
+	h := &handler{app: a, log: log.With("room", "api"), mux: http.NewServeMux(), bodyBytes: bodyBytes}
 	h.route("GET /v1/status", func(request) (any, error) { return a.Status(), nil })
 	h.route("POST /v1/enroll", h.enroll)
 	h.route("POST /v1/verify", h.verify)
@@ -66,7 +71,7 @@ type request struct {
 // route serves a pattern with the result of fn.
 func (h *handler) route(pattern string, fn func(request) (any, error)) {
 	h.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+		r.Body = http.MaxBytesReader(w, r.Body, h.bodyBytes)
 		q := request{r, func() { h.deadline(http.NewResponseController(w).SetReadDeadline(time.Time{})) }}
 		if r.ContentLength == 0 {
 			q.uploaded()
@@ -134,7 +139,7 @@ func body(r request, v any) error {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return fmt.Errorf("%w: over %d MiB: send fewer or smaller pictures", errTooLarge, tooLarge.Limit>>20)
+		return fmt.Errorf("%w: over %d bytes: send fewer or smaller pictures", errTooLarge, tooLarge.Limit)
 	case err == nil:
 		err = errors.New("there is something behind the JSON value")
 	}

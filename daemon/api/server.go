@@ -14,25 +14,28 @@ import (
 	"vigil/daemon/core"
 )
 
-// Bounds of a connection.
-const (
-	maxConnections = 64
-	headerTimeout  = 5 * time.Second
-	readTimeout    = time.Minute      // header and body
-	idleTimeout    = 10 * time.Second // an idle connection keeps others from being served
-	maxHeaderBytes = 16 << 10
-)
+// bounds of the connections of a server.
+type bounds struct {
+	connections int           // served at a time; the rest wait in the kernel's queue
+	header      time.Duration // for the header of a request
+	read        time.Duration // for header and body
+	idle        time.Duration // between requests: an idle connection keeps others from being served
+	grace       time.Duration // for requests in progress when the server closes; then they are cancelled
+}
 
-// closeGrace is how long requests in progress may take to finish when the server closes; then they are cancelled.
-const closeGrace = 10 * time.Second
+func defaultBounds() bounds {
+	return bounds{connections: 64, header: 5 * time.Second, read: time.Minute, idle: 10 * time.Second, grace: 10 * time.Second}
+}
+
+const maxHeaderBytes = 16 << 10
 
 // Server serves a UNIX socket.
 type Server struct {
 	http     *http.Server
 	requests gate
 	cancel   context.CancelFunc // of all requests
-	grace    time.Duration
 	done     chan error
+	close    func() error
 }
 
 // Serve listens on the socket and serves until Close. A socket left by a crash is removed; one that somebody answers is
@@ -42,19 +45,20 @@ func Serve(ctx context.Context, path string, a *core.Appliance, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	return serve(ctx, l, Handler(a, log), log), nil
+	return serve(ctx, l, Handler(a, log), log, defaultBounds()), nil
 }
 
-func serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) *Server {
-	s := &Server{grace: closeGrace, done: make(chan error, 1)}
+func serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger, b bounds) *Server {
+	s := &Server{done: make(chan error, 1)}
+	s.close = sync.OnceValue(func() error { return s.shutDown(b.grace) })
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.cancel = cancel
 	s.http = &http.Server{
 		Handler: s.requests.wrap(h), BaseContext: func(net.Listener) context.Context { return base },
-		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ReadHeaderTimeout: b.header, ReadTimeout: b.read, IdleTimeout: b.idle, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: slog.NewLogLogger(log.With("room", "api").Handler(), slog.LevelDebug),
 	}
-	go func() { s.done <- s.http.Serve(newLimited(l, maxConnections)) }()
+	go func() { s.done <- s.http.Serve(newLimited(l, b.connections)) }()
 	return s
 }
 
@@ -85,9 +89,11 @@ func listen(ctx context.Context, path string) (net.Listener, error) {
 }
 
 // Close stops listening, removes the socket, lets requests in progress finish for a while, cancels the rest and waits
-// for them.
-func (s *Server) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), s.grace)
+// for them. It may be called twice.
+func (s *Server) Close() error { return s.close() }
+
+func (s *Server) shutDown(grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	err := s.http.Shutdown(ctx)
 	s.cancel()

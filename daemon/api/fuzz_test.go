@@ -1,0 +1,55 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"vigil/daemon/daemontest"
+	"vigil/infer/infertest"
+)
+
+// FuzzRequests sends bodies to a device without a model. Whatever comes, the answer is a good one or a problem with a
+// code of its own; "internal" is none.
+func FuzzRequests(f *testing.F) {
+	_, h := opened(f, daemontest.New(f))
+	paths := []string{"/v1/enroll", "/v1/verify", "/v1/identify", "/v1/models"}
+	files, err := filepath.Glob(filepath.Join(infertest.Data(f, "faces", "lfw", "Hu_Jintao"), "*.jpg"))
+	if err != nil || len(files) == 0 {
+		f.Fatal("no pictures", err)
+	}
+	real, err := os.ReadFile(files[0])
+	if err != nil {
+		f.Fatal(err)
+	}
+	real = real[:700] // the header and some lines: large inputs make the fuzzer slow
+	for _, v := range []any{
+		EnrollRequest{Name: "Ann", Pictures: [][]byte{real, real[:100]}}, EnrollRequest{Name: "Ann", Sensor: "door"},
+		MatchRequest{Subject: "00112233445566778899aabbccddeeff", Picture: real}, MatchRequest{Picture: real[:200]},
+		ImportRequest{Dir: "/nowhere", Preset: "face"}, ImportRequest{Dir: "."}, struct{}{},
+	} {
+		data, err := json.Marshal(v)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for i := range paths {
+			f.Add(byte(i), data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, path byte, body []byte) {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, paths[int(path)%len(paths)], bytes.NewReader(body))
+		h.ServeHTTP(w, r)
+		var p Problem
+		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+			t.Fatalf("answer %d is no JSON: %q", w.Code, w.Body)
+		}
+		if w.Code != http.StatusOK && (p.Code == "" || p.Code == "internal" || p.Status != w.Code || p.Detail == "") {
+			t.Errorf("%s: %+v", body, p)
+		}
+	})
+}
