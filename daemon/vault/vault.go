@@ -33,10 +33,13 @@ var (
 )
 
 const (
-	schema   = 1
-	keyFile  = "dek.wrapped"
-	sealed   = ".sealed"
-	tmpStart = ".import-"
+	schema  = 1
+	keyFile = "dek.wrapped"
+	sealed  = ".sealed"
+
+	// Folders on the way in and on the way out; what a crash leaves of them is removed by Open.
+	importStart = ".import-"
+	removeStart = ".remove-"
 )
 
 // Vault is a folder of sealed bundles.
@@ -45,7 +48,7 @@ type Vault struct {
 	ring *secure.Keyring
 }
 
-// Open makes the folder if it is missing and removes what a crashed import left behind.
+// Open makes the folder if it is missing and removes what a crashed import or removal left behind.
 func Open(dir string, ring *secure.Keyring) (*Vault, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the model folder: %w", err)
@@ -55,9 +58,9 @@ func Open(dir string, ring *secure.Keyring) (*Vault, error) {
 		return nil, fmt.Errorf("cannot read the model folder: %w", err)
 	}
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), tmpStart) {
+		if strings.HasPrefix(e.Name(), importStart) || strings.HasPrefix(e.Name(), removeStart) {
 			if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
-				return nil, fmt.Errorf("cannot remove the rest of an import: %w", err)
+				return nil, fmt.Errorf("cannot remove what a crash left of a bundle: %w", err)
 			}
 		}
 	}
@@ -68,9 +71,13 @@ func aad(id, name string) secure.AAD {
 	return secure.AAD{Bucket: "bundle/" + id, Key: name, Schema: schema}
 }
 
-// Import seals every file of the model. A bundle that is there already with the same manifest is left as it is.
+// Import seals every file of the model. A bundle that is there already with the same manifest is left as it is. Errors:
+// infer.ErrManifest, infer.ErrChecksum, ErrExists, and those of a bundle with this id that does not open.
 func (v *Vault) Import(m *infer.Model) (err error) {
 	id := m.Manifest.ID
+	if err := m.Manifest.Validate(); err != nil { // its names become names of files
+		return fmt.Errorf("cannot import %q: %w: %w", id, infer.ErrManifest, err)
+	}
 	manifest, err := json.Marshal(m.Manifest)
 	if err != nil {
 		return fmt.Errorf("cannot write the manifest of %s: %w", id, err)
@@ -83,7 +90,7 @@ func (v *Vault) Import(m *infer.Model) (err error) {
 	case !errors.Is(err, ErrNotFound):
 		return err
 	}
-	tmp, err := os.MkdirTemp(v.dir, tmpStart)
+	tmp, err := os.MkdirTemp(v.dir, importStart)
 	if err != nil {
 		return fmt.Errorf("cannot import %s: %w", id, err)
 	}
@@ -95,7 +102,7 @@ func (v *Vault) Import(m *infer.Model) (err error) {
 	if err := v.seal(tmp, m, manifest); err != nil {
 		return fmt.Errorf("cannot import %s: %w", id, err)
 	}
-	return commit(tmp, filepath.Join(v.dir, id))
+	return move(tmp, filepath.Join(v.dir, id))
 }
 
 // seal writes all files of a bundle into dir.
@@ -121,19 +128,27 @@ func (v *Vault) seal(dir string, m *infer.Model, manifest []byte) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(m.Manifest.VerifyFile(name, w.Bytes()), write(name, w.Bytes()), w.Close()); err != nil {
+		err = m.Manifest.VerifyFile(name, w.Bytes())
+		if err == nil {
+			err = write(name, w.Bytes())
+		}
+		if err = errors.Join(err, w.Close()); err != nil {
 			return err
 		}
 	}
 	return write(infer.ManifestName, manifest)
 }
 
-// commit moves the finished folder into place and makes it durable.
-func commit(tmp, final string) error {
-	if err := os.Rename(tmp, final); err != nil {
-		return fmt.Errorf("cannot import: %w", err)
+// move renames a folder of a bundle and makes that durable.
+func move(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return fmt.Errorf("cannot move a bundle into place: %w", err)
 	}
-	d, err := os.Open(filepath.Dir(final))
+	return errors.Join(syncDir(filepath.Dir(from)), syncDir(filepath.Dir(to)))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
@@ -172,19 +187,27 @@ func (v *Vault) Load(id string) (*infer.Model, error) {
 	}}, nil
 }
 
-// Remove deletes a bundle, its key first: from then on the rest cannot be read.
+// Remove deletes a bundle, its key first: from then on the rest cannot be read. A crash leaves the bundle whole or gone.
 func (v *Vault) Remove(id string) error {
 	dir, err := v.folder(id)
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(dir, keyFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	tmp, err := os.MkdirTemp(v.dir, removeStart)
+	if err != nil {
 		return fmt.Errorf("cannot remove bundle %s: %w", id, err)
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	gone := filepath.Join(tmp, id)
+	if err := move(dir, gone); err != nil {
+		return errors.Join(fmt.Errorf("cannot remove bundle %s: %w", id, err), os.Remove(tmp))
+	}
+	if err := os.Remove(filepath.Join(gone, keyFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot remove the key of bundle %s: %w", id, err)
+	}
+	if err := os.RemoveAll(tmp); err != nil {
 		return fmt.Errorf("cannot remove bundle %s: %w", id, err)
 	}
-	return nil
+	return syncDir(v.dir)
 }
 
 // SealedBytes is what a bundle takes on the disk.
@@ -279,7 +302,7 @@ func (v *Vault) decrypt(id, dir, name string, limit int64) (*weights, error) {
 	path := filepath.Join(dir, name+sealed)
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("bundle %s: %w", id, err)
+		return nil, fmt.Errorf("bundle %s, file %s cannot be read (%w): remove the bundle and import it again", id, name, err)
 	}
 	if info.Size() > limit+secure.EnvelopeOverhead {
 		return nil, fmt.Errorf("bundle %s, file %s: %d bytes are too many: the bundle was tampered with: remove it and import it again", id, name, info.Size())
