@@ -190,7 +190,7 @@ func TestBadPicturesAreNamed(t *testing.T) {
 		"hostile":        {hostile, picture.ErrBroken},
 		"empty":          {nil, picture.ErrFormat},
 		"text":           {[]byte("hello"), picture.ErrFormat},
-		"0x0":            {hugePNG(0, 0), picture.ErrBroken},
+		"0x0":            {hugePNG(0, 0), picture.ErrEmpty},
 		"100 megapixels": {hugePNG(10000, 10000), picture.ErrTooLarge},
 		"4 gigapixels":   {hugePNG(65535, 65535), picture.ErrTooLarge},
 	} {
