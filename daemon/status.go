@@ -73,7 +73,7 @@ func printStatus(w io.Writer, s deviceStatus) {
 	for _, n := range s.Notes {
 		fmt.Fprintf(w, "  note     %s\n", n)
 	}
-	fmt.Fprintf(w, "TPM      %s\nruntime  %s\nmodel    %s\npeople   %d with %d templates\n", s.TPM, s.Runtime, orDash(s.Model), s.Subjects, s.Templates)
+	fmt.Fprintf(w, "TPM      %s\nruntime  %s\nmodel    %s\npeople   %d with %d templates\n", s.TPM, orDash(s.Runtime), orDash(s.Model), s.Subjects, s.Templates)
 	fmt.Fprintf(w, "outbox   %d records, %s, %d dropped since the store was made\n", s.Outbox.Records, bytesText(int64(s.Outbox.Bytes)), s.Outbox.Dropped)
 	if f := s.Fleet; f != nil {
 		fmt.Fprintf(w, "fleet    %s, session %d, %d acknowledged\n", connected(f.Connected), f.Session, f.Acknowledged)

@@ -11,6 +11,7 @@ import (
 	"vigil/daemon/core"
 	"vigil/daemon/vault"
 	"vigil/infer"
+	"vigil/infer/ort"
 	"vigil/sensors/picture"
 	"vigil/store"
 )
@@ -37,6 +38,7 @@ var kinds = []struct {
 	{store.ErrFull, http.StatusInsufficientStorage, "disk_full"},
 	{syscall.ENOSPC, http.StatusInsufficientStorage, "disk_full"},
 	{core.ErrBusy, http.StatusServiceUnavailable, "busy"},
+	{ort.ErrNoLibrary, http.StatusServiceUnavailable, "no_runtime"},
 	{core.ErrNoModel, http.StatusServiceUnavailable, "no_model"},
 	{core.ErrNoFace, http.StatusUnprocessableEntity, "no_face"},
 	{core.ErrSeveralFaces, http.StatusUnprocessableEntity, "several_faces"},

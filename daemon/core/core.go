@@ -49,8 +49,6 @@ var (
 	ErrSamples = errors.New("the samples cannot be enrolled")
 	// ErrDuplicate: the person is enrolled already.
 	ErrDuplicate = errors.New("this person is enrolled already")
-	// ErrLockedOut: too many failed attempts.
-	ErrLockedOut = errors.New("locked after too many failed attempts")
 	// ErrNotEnrolled: the person has no template of the model in use.
 	ErrNotEnrolled = errors.New("not enrolled with this model")
 	// ErrModelInUse: the bundle is the one that the device works with.
@@ -87,6 +85,7 @@ type Appliance struct {
 	engine  chan struct{} // holds one token: the right to use pipe and result
 	waiting atomic.Int32  // requests of the API that wait for it
 	pipe    *face.Pipeline
+	unready error // why pipe is nil
 	result  *face.Result
 	gallery *store.Gallery
 	policy  decide.Policy
@@ -139,10 +138,7 @@ func Open(ctx context.Context, cfg config.Config, o Options) (_ *Appliance, err 
 	if a.vault, err = vault.Open(filepath.Join(cfg.StateDir, modelsName), a.device.Keyring()); err != nil {
 		return a, err
 	}
-	if a.runtime, err = ort.Open(ort.Options{Library: cfg.Runtime.Library, Threads: cfg.Runtime.Threads}); err != nil {
-		return a, err
-	}
-	if err = a.loadModel(ctx); err != nil && !errors.Is(err, ErrNoModel) {
+	if err = a.openModels(ctx); err != nil {
 		return a, err
 	}
 	a.engine <- struct{}{}
@@ -177,6 +173,26 @@ func (a *Appliance) openStore(log *slog.Logger) error {
 	}
 	a.locks = decide.NewLockouts(&a.policy)
 	return a.restore()
+}
+
+// openModels brings up the runtime and the face bundle. A device without the one or the other is degraded and
+// recognises nobody, but its people can be listed and erased and its store checked.
+func (a *Appliance) openModels(ctx context.Context) error {
+	rt, err := ort.Open(ort.Options{Library: a.cfg.Runtime.Library, Threads: a.cfg.Runtime.Threads})
+	if errors.Is(err, ort.ErrNoLibrary) {
+		a.unready = err
+		a.health.degrade("runtime", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	a.runtime = rt
+	if err = a.loadModel(ctx); errors.Is(err, ErrNoModel) {
+		a.unready = err
+		return nil
+	}
+	return err
 }
 
 // loadModel loads the configured face bundle, or the only one there is.
@@ -250,7 +266,7 @@ func (a *Appliance) acquireNow(ctx context.Context) error {
 	}
 	if a.pipe == nil {
 		a.release()
-		return ErrNoModel
+		return a.unready
 	}
 	return nil
 }

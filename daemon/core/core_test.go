@@ -19,6 +19,7 @@ import (
 	"vigil/daemon/decide"
 	"vigil/infer"
 	"vigil/infer/infertest"
+	"vigil/infer/ort"
 	"vigil/secure/tpm"
 	"vigil/sensors/picture"
 	"vigil/store"
@@ -399,5 +400,59 @@ func TestBusyIsRefusedNotQueuedForever(t *testing.T) {
 	wg.Wait()
 	if served == 0 || busy == 0 {
 		t.Errorf("%d served, %d refused: both must happen with 12 callers and a queue of 1", served, busy)
+	}
+}
+
+func TestAFailedSourceIsOpenedAgain(t *testing.T) {
+	d := daemontest.NewWithModel(t)
+	path := filepath.Join(t.TempDir(), "damaged.y4m")
+	video := append([]byte("YUV4MPEG2 W64 H64 F30:1 Cmono\nFRAME\n"), make([]byte, 64*64)...)
+	if err := os.WriteFile(path, append(video, "garbage"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.Config.Sensors = []config.Sensor{{Name: "door", Driver: "replay", Path: path, Step: true}}
+	a := d.Open(t)
+	defer closeApp(t, a)
+	if err := a.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for degraded := false; ; {
+		s := a.Status()
+		degraded = degraded || s.State == "degraded" && s.Sensors[0].State == "failed"
+		if degraded && s.Sensors[0].Frames >= 2 {
+			return // it failed behind the first frame, was opened again, and gave the first frame again
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("degraded %v, %+v", degraded, s.Sensors)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func TestWithoutARuntimePeopleCanStillBeErased(t *testing.T) {
+	d := daemontest.NewWithModel(t)
+	a := d.Open(t)
+	pics := daemontest.Pictures(t, ann, 3)
+	e := must[core.Enrolled](t)(a.Enroll(t.Context(), "Ann", pics))
+	closeApp(t, a)
+	d.Config.Runtime.Library = filepath.Join(t.TempDir(), "none.so")
+	a = d.Open(t)
+	defer closeApp(t, a)
+	if s := a.Status(); s.State != "degraded" || s.Runtime != "" {
+		t.Errorf("status: %+v", s)
+	}
+	if _, err := a.Identify(t.Context(), pics[0]); !errors.Is(err, ort.ErrNoLibrary) {
+		t.Errorf("identify: %v", err)
+	}
+	if _, err := a.ImportModel(t.Context(), t.TempDir(), "face"); !errors.Is(err, ort.ErrNoLibrary) {
+		t.Errorf("import: %v", err)
+	}
+	if list := must[[]store.Subject](t)(a.Subjects(t.Context(), "", 10)); len(list) != 1 {
+		t.Errorf("subjects: %+v", list)
+	}
+	if err := a.DeleteSubject(t.Context(), e.Subject); err != nil {
+		t.Error(err)
 	}
 }

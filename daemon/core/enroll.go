@@ -63,7 +63,7 @@ func (a *Appliance) Enroll(ctx context.Context, name string, pictures [][]byte) 
 			}
 			return err
 		})
-		if errors.Is(err, ErrBusy) || errors.Is(err, ErrNoModel) || ctx.Err() != nil {
+		if errors.Is(err, ErrBusy) || a.pipe == nil || ctx.Err() != nil {
 			return e, err
 		}
 		if err != nil {
@@ -110,7 +110,7 @@ func advice(q *face.Quality) string {
 // finishEnrollment checks the samples against each other and the gallery and stores them.
 func (a *Appliance) finishEnrollment(ctx context.Context, name string, samples []sample, e Enrolled) (Enrolled, error) {
 	if a.pipe == nil {
-		return e, ErrNoModel
+		return e, a.unready
 	}
 	e.Samples = len(samples)
 	if len(samples) < a.policy.EnrollSamples {

@@ -92,7 +92,7 @@ type Status struct {
 	Notes      []string          `json:"notes,omitempty"`
 	Started    time.Time         `json:"started"`
 	TPM        string            `json:"tpm"`
-	Runtime    string            `json:"runtime"`
+	Runtime    string            `json:"runtime,omitempty"`
 	Model      string            `json:"model,omitempty"`
 	Subjects   int               `json:"subjects"`
 	Templates  int               `json:"templates"`
@@ -110,8 +110,11 @@ func (a *Appliance) Status() Status {
 		Device: a.DeviceID(), Version: Version, State: "ready", Started: a.started.UTC(),
 		Degraded: a.health.list(a.health.trouble), Notes: a.health.list(a.health.notes),
 		TPM:     strings.TrimSpace(fmt.Sprintf("%s %s", info.Manufacturer, info.Firmware)),
-		Runtime: a.runtime.Name(), Latency: a.stats.Latencies(), Outbox: a.store.OutboxStats(),
+		Latency: a.stats.Latencies(), Outbox: a.store.OutboxStats(),
 		APIWaiting: int(a.waiting.Load()),
+	}
+	if a.runtime != nil {
+		s.Runtime = a.runtime.Name()
 	}
 	if a.pipe != nil {
 		s.Model = a.pipe.ModelID()

@@ -77,6 +77,9 @@ func (a *Appliance) ImportModel(ctx context.Context, dir, presetName string) (st
 	if err != nil {
 		return "", fmt.Errorf("cannot import from %s: %w", dir, err)
 	}
+	if a.runtime == nil {
+		return "", a.unready
+	}
 	trial, err := face.New(ctx, a.runtime, m)
 	if err != nil {
 		return "", fmt.Errorf("cannot import from %s: %w", dir, err)

@@ -32,6 +32,8 @@ type sensor struct {
 	frames, skipped, malformed, stale, unjudged atomic.Uint64
 
 	mu      sync.Mutex
+	closed  bool
+	dropped uint64 // by sources that were replaced
 	state   string // of the source: running, unplugged, failed, ended
 	reason  string
 	session *enrollSession // an enrolment that takes this sensor's frames
@@ -86,7 +88,7 @@ func (a *Appliance) Start(ctx context.Context) error {
 // AddSensor opens one more sensor and runs it until its recording ends or the appliance closes.
 func (a *Appliance) AddSensor(ctx context.Context, c config.Sensor) error {
 	if a.pipe == nil {
-		return ErrNoModel
+		return a.unready
 	}
 	src, newest, err := openSource(c)
 	if err != nil {
@@ -150,9 +152,41 @@ func (a *Appliance) sensor(name string) (*sensor, error) {
 	return nil, fmt.Errorf("%w: %q", ErrNoSensor, name)
 }
 
+// close ends the loop and the source it reads from.
 func (s *sensor) close() error {
 	s.cancel()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
 	return s.src.Close()
+}
+
+// reopen replaces a source that failed by a new one; while that cannot be had, the failed one stays.
+func (s *sensor) reopen() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	src, newest, err := openSource(s.cfg)
+	if err != nil {
+		s.reason = err.Error()
+		return
+	}
+	if err := s.src.Close(); err != nil {
+		s.app.log.Warn("failed source does not close", "sensor", s.cfg.Name, "err", err)
+	}
+	if s.newest != nil {
+		s.dropped += s.newest.Dropped()
+	}
+	s.src, s.newest = src, newest
+}
+
+// source is the present source.
+func (s *sensor) source() sensors.Source {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.src
 }
 
 // retryDelay is how long a failed source rests before it is asked again, in seconds 1, 2, 4 ... up to 30.
@@ -165,7 +199,7 @@ func (s *sensor) run(ctx context.Context) {
 	defer close(s.ended)
 	defer s.tracker.Reset()
 	for failures := 0; ctx.Err() == nil; {
-		f, err := s.src.Next(ctx)
+		f, err := s.source().Next(ctx)
 		var skipped *sensors.SkippedError
 		switch {
 		case err == nil:
@@ -188,6 +222,7 @@ func (s *sensor) run(ctx context.Context) {
 			s.set("failed", err)
 			select {
 			case <-time.After(retryDelay(failures)):
+				s.reopen()
 			case <-ctx.Done():
 			}
 		}
@@ -294,9 +329,10 @@ func (s *sensor) status() SensorStatus {
 	st := SensorStatus{
 		Name: s.cfg.Name, Driver: s.cfg.Driver, State: s.state, Reason: s.reason, Frames: s.frames.Load(),
 		Skipped: s.skipped.Load(), Malformed: s.malformed.Load(), Stale: s.stale.Load(),
+		Dropped: s.dropped,
 	}
 	if s.newest != nil {
-		st.Dropped = s.newest.Dropped()
+		st.Dropped += s.newest.Dropped()
 	}
 	return st
 }
