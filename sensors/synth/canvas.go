@@ -1,0 +1,3 @@
+package synth
+
+type canvas struct{}
