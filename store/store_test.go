@@ -37,8 +37,13 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "tests left %d locked buffers of %d bytes open\n", buffers, size)
 		code = 1
 	}
+	// Goroutines that have nothing left to do, such as the one that waited for a child, may still be ending.
+	for limit := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > goroutines && time.Now().Before(limit); {
+		time.Sleep(10 * time.Millisecond)
+	}
 	if f, g := openFiles(), runtime.NumGoroutine(); (f > files || g > goroutines) && code == 0 {
-		fmt.Fprintf(os.Stderr, "tests left %d files open and %d goroutines running\n", f-files, g-goroutines)
+		stacks := make([]byte, 1<<20)
+		fmt.Fprintf(os.Stderr, "tests left %d files open and %d goroutines running\n%s\n", f-files, g-goroutines, stacks[:runtime.Stack(stacks, true)])
 		code = 1
 	}
 	os.Exit(code)
