@@ -169,7 +169,7 @@ func (g *Generator) Finger(seed uint64, o Options) (*Finger, error) {
 	for _, p := range f.field.poles {
 		f.Singularities = append(f.Singularities, p.Singularity)
 	}
-	g.grow(f, newRandom(seed, growStream), int(float64(o.Seeds*float64(o.Width*o.Height))/1000)+1)
+	g.grow(f, newRandom(seed, growStream), o.Seeds)
 	g.keepRidges(f)
 	g.findMinutiae(f)
 	detail := newRandom(seed, detailStream)

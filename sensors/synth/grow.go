@@ -1,5 +1,7 @@
 package synth
 
+import "math"
+
 // Ridges grow at half resolution, where filters are small, and are refined at full resolution.
 const (
 	orientations = 64   // kernels per half turn
@@ -136,27 +138,26 @@ func (g *Generator) kinds(f *Finger) {
 	}
 }
 
-// Growth: every pass reaches one kernel radius further, so with seeds this dense all ground is covered long before the end;
-// the rest lets ridges straighten out.
 const (
-	growPasses = 14
 	growGain   = 2.5
+	growExtra  = 4  // passes after all ground is covered, in which ridges straighten out
+	growPasses = 90 // at most; every pass reaches some 3 pixels further at half resolution
 	finePasses = 2
 )
 
 // grow makes the ridge map of a finger in g.fine: 1 on ridges, -1 in valleys.
-func (g *Generator) grow(f *Finger, r random, seeds int) {
+func (g *Generator) grow(f *Finger, r random, seeds float64) {
 	w, h := (f.width+1)/2, (f.height+1)/2
 	g.coarse.resize(w, h)
 	g.spare.resize(w, h)
-	for range seeds {
-		x, y := int(r.between(0, float64(w))), int(r.between(0, float64(h)))
-		g.coarse.data[g.coarse.index(x, y)] = float32(r.sign())
-	}
+	g.sow(r, 500/math.Sqrt(float64(seeds*1000)))
 	g.kinds(f)
-	for range growPasses {
+	for left := growPasses; left > 0; left-- {
 		g.coarseBank.filter(&g.spare, &g.coarse, g.kind, w, 1, growGain)
 		g.coarse, g.spare = g.spare, g.coarse
+		if left > growExtra && g.covered() {
+			left = growExtra + 1
+		}
 	}
 	g.fine.resize(f.width, f.height)
 	g.enlarge()
@@ -165,6 +166,37 @@ func (g *Generator) grow(f *Finger, r random, seeds int) {
 		g.fineBank.filter(&g.spare, &g.fine, g.kind, w, 2, 1.5)
 		g.fine, g.spare = g.spare, g.fine
 	}
+}
+
+// sow puts one seed at random into every square of the given side, in pixels at half resolution.
+func (g *Generator) sow(r random, side float64) {
+	p := &g.coarse
+	for y := 0.0; y < float64(p.h); y += side {
+		for x := 0.0; x < float64(p.w); x += side {
+			sx, sy := int(x+r.between(0, side)), int(y+r.between(0, side))
+			v := float32(r.sign())
+			if sx < p.w && sy < p.h {
+				p.data[p.index(sx, sy)] = v
+			}
+		}
+	}
+}
+
+// covered says whether ridges have reached all ground: no two places side by side are both grey.
+func (g *Generator) covered() bool {
+	p := &g.coarse
+	for y := 0; y < p.h; y += 4 {
+		row, kinds := p.data[p.index(0, y):], g.kind[y*p.w:(y+1)*p.w]
+		grey := 0
+		for x, k := range kinds {
+			if v := row[x]; k == noKernel || v > 0.5 || v < -0.5 {
+				grey = 0
+			} else if grey++; grey > 8 {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // enlarge doubles g.coarse into g.fine, linearly. A pixel of the former covers two by two of the latter.
