@@ -50,7 +50,7 @@ func provision(ctx context.Context, t *tpm.TPM, dir string, o Options, disk stat
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
+	defer func() { _ = unlock() }() // closing the file frees the lock in any case
 	identity, staging := filepath.Join(dir, identityDir), filepath.Join(dir, stagingDir)
 	if _, err := os.Lstat(identity); err == nil {
 		return nil, fmt.Errorf("cannot provision %s: %w: to start anew, which makes all its data unreadable, erase %s", dir, ErrProvisioned, identity)

@@ -114,7 +114,7 @@ func (t *TPM) Close() error {
 		return nil
 	}
 	if t.broken == nil && t.srk != nil && t.srk.transient {
-		flush(sender{t}, t.srk.handle)
+		_ = flush(sender{t}, t.srk.handle) // what stays is flushed by the next Open
 	}
 	err := t.link.Close()
 	t.link, t.srk, t.broken = nil, nil, fmt.Errorf("%w: closed", ErrGone)
