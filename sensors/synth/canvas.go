@@ -142,7 +142,7 @@ func (c *canvas) touch(n *node, grain float32) float32 {
 	if c.condition.Residue > 0 {
 		// what lies on the glass is another finger: the mirrored one, elsewhere
 		old := c.finger.ridge(float32(c.finger.width)-n.y+40, n.x-30) + float32(grain*1.5) - 0.1
-		ghost := float32(clamp(float32(old*2), 0, 1) * float32(0.35*c.condition.Residue))
+		ghost := float32(clamp(float32(old*2), 0, 1) * float32(0.22*c.condition.Residue))
 		ink = max(ink, ghost)
 	}
 	return ink

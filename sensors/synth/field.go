@@ -32,9 +32,10 @@ func drawWave(r random, amplitude, lo, hi float64) wave {
 	return wave{amplitude, float64(k * cos(dir)), float64(k * sin(dir)), r.between(0, 2*math.Pi)}
 }
 
-// pole is a singular point with the correction of its argument: g(a) = a + sum of a_k*sin(k*a + p_k).
+// pole is a singular point with the correction of its argument: g(a) = a - bend*sin(a - axis) + sum of a_k*sin(k*a + p_k).
 type pole struct {
 	Singularity
+	bend, axis       float64 // axis is where the legs of a core's loop go
 	amplitude, phase [2]float64
 }
 
@@ -65,14 +66,36 @@ func drawField(r random, class Class, w, h float64, period float64) *field {
 	for i := range f.periods {
 		f.periods[i] = drawWave(r, r.between(0.015, 0.04), 120, 350)
 	}
-	for _, s := range drawSingularities(r, class, f.center) {
+	f.drawPoles(r, drawSingularities(r, class, f.center))
+	return f
+}
+
+// drawPoles draws the corrections. Around a core the argument turns faster over the bend of the loop than between its legs,
+// which so become parallel; the plain model gives parabolas, pointed where fingers are round.
+func (f *field) drawPoles(r random, all []Singularity) {
+	for i, s := range all {
 		p := pole{Singularity: s}
 		for k := range p.amplitude {
-			p.amplitude[k], p.phase[k] = r.between(0, 0.22)/float64(k+1), r.between(0, 2*math.Pi)
+			p.amplitude[k], p.phase[k] = r.between(0, 0.16)/float64(k+1), r.between(0, 2*math.Pi)
+		}
+		if p.bend = r.between(0.2, 0.45); len(all) == 2 {
+			p.bend = r.between(0.5, 0.8)
+		}
+		if s.Delta {
+			p.bend = 0
+		}
+		for j, other := range all {
+			arg := atan2(other.Y-s.Y, s.X-other.X)
+			switch {
+			case j == i:
+			case other.Delta:
+				p.axis -= arg
+			default:
+				p.axis += arg
+			}
 		}
 		f.poles = append(f.poles, p)
 	}
-	return f
 }
 
 // drawSingularities places cores and deltas around the middle of the pattern. The distances are those of adult fingers
@@ -125,7 +148,7 @@ func (f *field) angle(x, y float64) float64 {
 
 // corrected is the argument after the smooth correction, which keeps the turn around the pole.
 func (p *pole) corrected(arg float64) float64 {
-	g := arg
+	g := arg - float64(p.bend*sin(arg-p.axis))
 	for k := range p.amplitude {
 		g += float64(p.amplitude[k] * sin(float64(float64(k+1)*arg)+p.phase[k]))
 	}
