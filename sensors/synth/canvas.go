@@ -164,7 +164,7 @@ func (f *Finger) ridge(x, y float32) float32 {
 
 // depth is about how far a place lies inside the outline, in pixels.
 func (f *Finger) depth(x, y float64) float64 {
-	w, h := float64(f.width)/2, float64(f.height)
+	w, h := float64(float64(f.width)/2), float64(f.height)
 	top, bottom := float64(h*0.44), float64(h*0.8)
 	dx, dy, size := (x+0.5-w)/(w-5), 0.0, w
 	switch {
@@ -248,7 +248,7 @@ func (c *canvas) expose(gray []byte, r random) {
 	dir := r.between(0, 2*math.Pi)
 	span := math.Sqrt(float64(c.w*c.w + c.h*c.h))
 	gx, gy := float32(float64(c.condition.Shading*cos(dir))/span), float32(float64(c.condition.Shading*sin(dir))/span)
-	start := float32(c.condition.Background-c.condition.Shading/2) - float32(gx*float32(c.w/2)) - float32(gy*float32(c.h/2))
+	start := float32(c.condition.Background-float64(c.condition.Shading/2)) - float32(gx*float32(c.w/2)) - float32(gy*float32(c.h/2))
 	dark := float32(c.condition.Contrast * (1 - r.between(0.04, 0.16)))
 	noise := float32(c.condition.Noise * (1 / 147.8)) // the deviation of a sum of four bytes is 147.8
 	state := uint32(r.Uint64()) | 1

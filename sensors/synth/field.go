@@ -56,7 +56,7 @@ type field struct {
 // drawField draws all that the class leaves open, for a master of w by h pixels.
 func drawField(r random, class Class, w, h float64, period float64) *field {
 	f := &field{class: class, halfWidth: w / 2, period: period}
-	f.center = Point{w/2 + float64(8*r.normal()), float64(h*0.46) + float64(12*r.normal())}
+	f.center = Point{float64(w/2) + float64(8*r.normal()), float64(h*0.46) + float64(12*r.normal())}
 	f.arching = r.between(0.35, 0.8)
 	f.archRise = r.between(0.7, 1.5)
 	f.baseWide = r.between(0, 0.12)
@@ -113,12 +113,12 @@ func drawSingularities(r random, class Class, c Point) []Singularity {
 	case RightLoop:
 		return []Singularity{at(0, 0, false), at(r.between(-95, -40), r.between(90, 150), true)}
 	case Whorl:
-		lean, gap := r.between(-10, 10), r.between(10, 40)
-		return []Singularity{at(lean, -gap/2, false), at(-lean, gap/2, false),
+		lean, half := r.between(-10, 10), r.between(5, 20)
+		return []Singularity{at(lean, -half, false), at(-lean, half, false),
 			at(r.between(-110, -60), r.between(90, 150), true), at(r.between(60, 110), r.between(90, 150), true)}
 	case DoubleLoop:
-		lean, gap := float64(r.sign()*r.between(22, 42)), r.between(20, 50)
-		return []Singularity{at(lean, -gap/2, false), at(-lean, gap/2, false),
+		lean, half := float64(r.sign()*r.between(22, 42)), r.between(10, 25)
+		return []Singularity{at(lean, -half, false), at(-lean, half, false),
 			at(r.between(-115, -65), r.between(90, 150), true), at(r.between(65, 115), r.between(90, 150), true)}
 	}
 	return nil

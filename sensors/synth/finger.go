@@ -110,7 +110,7 @@ func (f *Finger) Period(x, y float64) float64 { return f.field.periodAt(x, y) }
 // insideMargin says whether a place is inside the outline by at least margin pixels (outside by at most -margin): a half
 // ellipse for the tip, straight sides, and a flat half ellipse at the crease of the joint.
 func (f *Finger) insideMargin(x, y, margin float64) bool {
-	w, h := float64(f.width)/2, float64(f.height)
+	w, h := float64(float64(f.width)/2), float64(f.height)
 	top, bottom := float64(h*0.44), float64(h*0.8)
 	dx, dy := math.Abs(x+0.5-w)/(w-4-margin), 0.0
 	switch {
