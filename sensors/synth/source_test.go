@@ -42,6 +42,7 @@ func open(t *testing.T, o SourceOptions) *Source {
 func TestSourcePlaysFingerAfterFinger(t *testing.T) {
 	o := small(SourceOptions{Seed: 100, Fingers: 2, Impressions: 3, FirstTouch: 7})
 	s := open(t, o)
+	g := NewGenerator()
 	labels := []string{"100_7", "100_8", "100_9", "101_7", "101_8", "101_9"}
 	for i, label := range labels {
 		f, err := s.Next(t.Context())
@@ -51,7 +52,7 @@ func TestSourcePlaysFingerAfterFinger(t *testing.T) {
 		if f.Label != label || f.Seq != uint64(i+1) || f.Sensor != "synthetic" || f.Format != sensors.Gray8 || !f.FullRange || f.Captured.IsZero() {
 			t.Errorf("frame %d is %q, number %d of %q, %v", i, f.Label, f.Seq, f.Sensor, f.Format)
 		}
-		finger, err := NewGenerator().Finger(100+uint64(i/3), o.Finger)
+		finger, err := g.Finger(100+uint64(i/3), o.Finger)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -40,11 +40,16 @@ func finger(t testing.TB, class Class, seed uint64) *Finger {
 
 func impression(t testing.TB, f *Finger, seed uint64, o ImpressionOptions) *Impression {
 	t.Helper()
-	im, err := f.Impression(seed, o)
-	if err != nil {
+	fingers.Lock()
+	defer fingers.Unlock()
+	if fingers.gen == nil {
+		fingers.gen = NewGenerator()
+	}
+	var im Impression
+	if err := fingers.gen.Impression(f, seed, o, &im); err != nil {
 		t.Fatal(err)
 	}
-	return im
+	return &im
 }
 
 func TestNumbersAgreeWithMath(t *testing.T) {
@@ -90,7 +95,7 @@ func index(f *Finger, cx, cy, radius float64) int {
 func TestClassesHaveTheirSingularPoints(t *testing.T) {
 	want := map[Class][2]int{Arch: {0, 0}, TentedArch: {1, 1}, LeftLoop: {1, 1}, RightLoop: {1, 1}, Whorl: {2, 2}, DoubleLoop: {2, 2}}
 	for class, counts := range want {
-		for seed := range uint64(6) {
+		for seed := range uint64(2) {
 			f := &Finger{Seed: seed, Class: class, width: 400, height: 512}
 			f.field = drawField(newRandom(seed, fieldStream), class, 400, 512, 9)
 			cores, deltas := 0, 0
@@ -213,8 +218,12 @@ func TestRidgesHaveTheirPeriod(t *testing.T) {
 }
 
 func TestFingersHaveAsManyMinutiaeAsPeople(t *testing.T) {
-	for class := Arch; class < classes; class++ {
-		f := finger(t, class, 5)
+	g := NewGenerator()
+	for class := Arch; class < classes; class++ { // a quarter of the usual ground, for speed
+		f, err := g.Finger(5, Options{Class: class, Width: 200, Height: 256})
+		if err != nil {
+			t.Fatal(err)
+		}
 		forks := 0
 		for i, m := range f.Minutiae {
 			if m.ID != i || !f.insideMargin(m.X, m.Y, edgePixels) || m.Angle < 0 || m.Angle >= 2*math.Pi {
@@ -224,7 +233,7 @@ func TestFingersHaveAsManyMinutiaeAsPeople(t *testing.T) {
 				forks++
 			}
 		}
-		if n := len(f.Minutiae); n < 20 || n > 140 || forks == 0 || forks == n {
+		if n := len(f.Minutiae); n < 5 || n > 40 || forks == 0 || forks == n {
 			t.Errorf("%v: %d minutiae, %d of them forks", class, n, forks)
 		}
 	}
@@ -280,7 +289,7 @@ func TestTransformInverts(t *testing.T) {
 	hardest := severe(false)
 	hardest.DPI = 500
 	for name, o := range map[string]ImpressionOptions{"easy": Preset(Easy), "hard": Preset(Hard), "extreme": hardest, "low": severe(true)} {
-		for seed := range uint64(60) {
+		for seed := range uint64(20) {
 			tr := o.transform(f, newRandom(seed, 9))
 			for y := 0.0; y < float64(o.Height); y += 16 {
 				for x := 0.0; x < float64(o.Width); x += 16 {
@@ -331,7 +340,7 @@ func TestImpressionsOfOneFingerShareMinutiae(t *testing.T) {
 		for _, seed := range []uint64{3, 4} {
 			a := impression(t, finger(t, AnyClass, seed), 1, Preset(severity))
 			b := impression(t, finger(t, AnyClass, seed), 2, Preset(severity))
-			c := impression(t, finger(t, AnyClass, seed+1), 1, Preset(severity))
+			c := impression(t, finger(t, AnyClass, 7-seed), 1, Preset(severity))
 			h, n := shared(a, b)
 			same, sameOf = same+h, sameOf+n
 			h, n = shared(a, c)
@@ -351,7 +360,7 @@ func TestImpressionsOfOneFingerShareMinutiae(t *testing.T) {
 func TestMinutiaeAreInThePicture(t *testing.T) {
 	g := NewGenerator()
 	hits, all := 0, 0
-	for _, seed := range []uint64{3, 4, 5} {
+	for _, seed := range []uint64{3, 4} {
 		o := Preset(Easy)
 		o.Noise = Range{}
 		im := impression(t, finger(t, AnyClass, seed), 7, o)
@@ -380,7 +389,7 @@ func TestMinutiaeAreInThePicture(t *testing.T) {
 			}
 		}
 	}
-	if all < 30 || hits*10 < all*8 {
+	if all < 20 || hits*10 < all*8 {
 		t.Errorf("%d of %d true minutiae are in the pictures", hits, all)
 	}
 }
@@ -585,12 +594,8 @@ func TestSameSeedsGiveSameBytes(t *testing.T) {
 	g := NewGenerator()
 	for seed, golden := range want {
 		f := finger(t, AnyClass, seed)
-		fresh, err := NewFinger(seed, Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
 		var used Impression // its memory and that of the generator have been used before
-		if err := g.Impression(finger(t, AnyClass, 5), 1, severe(false), &used); err != nil {
+		if err := g.Impression(finger(t, AnyClass, 7-seed), 1, severe(false), &used); err != nil {
 			t.Fatal(err)
 		}
 		if err := g.Impression(f, 2, Preset(Normal), &used); err != nil {
@@ -598,15 +603,32 @@ func TestSameSeedsGiveSameBytes(t *testing.T) {
 		}
 		hard := impression(t, f, 9, Preset(Hard))
 		got := digest(f, &used, hard)
-		if again := digest(fresh, impression(t, fresh, 2, Preset(Normal)), impression(t, fresh, 9, Preset(Hard))); again != got {
-			t.Errorf("finger %d: %s at first, %s again", seed, got, again)
-		}
 		if got != golden {
 			t.Errorf("finger %d: %s, want %s; whoever changes the pictures on purpose changes this too", seed, got, golden)
 		}
 		if other := impression(t, f, 3, Preset(Normal)); reflect.DeepEqual(other.Gray, used.Gray) {
 			t.Error("two impressions are the same")
 		}
+	}
+}
+
+func TestGeneratorsKeepNothing(t *testing.T) {
+	o := Options{Width: 160, Height: 160}
+	f, err := NewFinger(8, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	im, err := f.Impression(1, Preset(Hard))
+	if err != nil {
+		t.Fatal(err)
+	}
+	finger(t, AnyClass, 3) // the shared generator has made something larger
+	again, err := fingers.gen.Finger(8, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := digest(again, impression(t, again, 1, Preset(Hard))), digest(f, im); got != want || !reflect.DeepEqual(f, again) {
+		t.Errorf("a used generator makes %s, a fresh one %s", got, want)
 	}
 }
 
@@ -637,7 +659,7 @@ func TestMemoryIsUsedAgain(t *testing.T) {
 	g, f := NewGenerator(), finger(t, AnyClass, 3)
 	var im Impression
 	seed := uint64(0)
-	allocs := testing.AllocsPerRun(20, func() {
+	allocs := testing.AllocsPerRun(8, func() {
 		seed++
 		if err := g.Impression(f, seed, Preset(Hard), &im); err != nil {
 			t.Fatal(err)
@@ -648,13 +670,13 @@ func TestMemoryIsUsedAgain(t *testing.T) {
 	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	for range 50 {
+	for range 16 {
 		if err := g.Impression(f, 1, Preset(Hard), &im); err != nil {
 			t.Fatal(err)
 		}
 	}
 	runtime.ReadMemStats(&after)
-	if per := (after.TotalAlloc - before.TotalAlloc) / 50; per > 8<<10 {
+	if per := (after.TotalAlloc - before.TotalAlloc) / 16; per > 8<<10 {
 		t.Errorf("an impression takes %d bytes", per)
 	}
 }
