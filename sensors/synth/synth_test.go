@@ -349,7 +349,7 @@ func TestImpressionsOfOneFingerShareMinutiae(t *testing.T) {
 		if sameOf < 15 || same*10 < sameOf*9 {
 			t.Errorf("severity %d: one finger shares %d of %d", severity, same, sameOf)
 		}
-		if otherOf < 15 || other*10 > otherOf*2 {
+		if otherOf < 10 || other*10 > otherOf*2 {
 			t.Errorf("severity %d: two fingers share %d of %d", severity, other, otherOf)
 		}
 	}
