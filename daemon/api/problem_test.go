@@ -14,6 +14,7 @@ import (
 	"vigil/daemon/core"
 	"vigil/daemon/vault"
 	"vigil/infer"
+	"vigil/infer/ort"
 	"vigil/sensors/picture"
 	"vigil/store"
 )
@@ -33,6 +34,7 @@ func TestEveryProblem(t *testing.T) {
 		{store.ErrFull, 507, "disk_full"},
 		{syscall.ENOSPC, 507, "disk_full"},
 		{core.ErrBusy, 503, "busy"},
+		{ort.ErrNoLibrary, 503, "no_runtime"},
 		{core.ErrNoModel, 503, "no_model"},
 		{core.ErrNoFace, 422, "no_face"},
 		{core.ErrSeveralFaces, 422, "several_faces"},

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"vigil/fleet"
@@ -20,14 +21,14 @@ import (
 
 // fleetState is the link to central management, if one is configured.
 type fleetState struct {
-	link  *fleet.Link
+	link  atomic.Pointer[fleet.Link] // set once, while the local interface may be asking already
 	floor time.Time // proved by signed commands before this start
 }
 
 // timeFloor is the latest time that signed commands proved to have passed.
 func (f *fleetState) timeFloor() time.Time {
-	if f.link != nil {
-		if t := f.link.Status().TimeFloor; t.After(f.floor) {
+	if l := f.link.Load(); l != nil {
+		if t := l.Status().TimeFloor; t.After(f.floor) {
 			return t
 		}
 	}
@@ -59,7 +60,7 @@ func (a *Appliance) startFleet(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("cannot start the fleet link: %w", err)
 	}
-	a.fleet.link = link
+	a.fleet.link.Store(link)
 	a.running.Go(func() {
 		if err := link.Run(ctx); err != nil && ctx.Err() == nil {
 			a.health.degrade("fleet", err)
@@ -289,7 +290,7 @@ func (a *Appliance) refused(ctx context.Context, r fleet.Refusal) error {
 	if r.CommandID != "" {
 		detail["id"] = r.CommandID
 	}
-	return a.audit(ctx, "command.refused", "", detail, true)
+	return a.audit(context.WithoutCancel(ctx), "command.refused", "", detail, true) // also while the device is closing
 }
 
 // nextSession counts connections over restarts.

@@ -123,7 +123,7 @@ func (a *Appliance) Status() Status {
 	for _, sn := range a.allSensors() {
 		s.Sensors = append(s.Sensors, sn.status())
 	}
-	if l := a.fleet.link; l != nil {
+	if l := a.fleet.link.Load(); l != nil {
 		st := l.Status()
 		s.Fleet = &st
 		if !st.Connected {
