@@ -22,7 +22,7 @@ import (
 // fleetState is the link to central management, if one is configured.
 type fleetState struct {
 	link  atomic.Pointer[fleet.Link] // set once, while the local interface may be asking already
-	floor time.Time // proved by signed commands before this start
+	floor time.Time                  // proved by signed commands before this start
 }
 
 // timeFloor is the latest time that signed commands proved to have passed.
