@@ -55,9 +55,9 @@ func (l *Letterbox) Into(dst []float32, im *Image, n *Norm) {
 		l.filterRow(im, y)
 		for c := range 3 {
 			row := dst[off[c]+y*l.dstW:][:l.dstW]
-			mean, inv := chanNorm(n, off[c]/plane)
-			l.cols.apply(row[:l.outW], l.acc, c, mean, inv)
-			fill(row[l.outW:], pad[off[c]/plane])
+			ch := off[c] / plane
+			l.cols.apply(row[:l.outW], l.acc, c, n.Mean[ch], n.InvStd[ch])
+			fill(row[l.outW:], pad[ch])
 		}
 	}
 	for c := range 3 {
@@ -94,8 +94,6 @@ func channelOrder(n *Norm, plane int) (off [3]int, pad [3]float32) {
 	}
 	return off, pad
 }
-
-func chanNorm(n *Norm, c int) (mean, inv float32) { return n.Mean[c], n.InvStd[c] }
 
 func fill(dst []float32, v float32) {
 	for i := range dst {

@@ -43,7 +43,7 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// decide completes a decision, makes it durable with its audit entry, outbox record and the state of the lockouts, and
+// commit completes a decision, makes it durable with its audit entry, outbox record and the state of the lockouts, and
 // only then announces it.
 func (a *Appliance) commit(ctx context.Context, d *Decision) error {
 	start := time.Now()

@@ -29,7 +29,7 @@ type sensor struct {
 	resume  time.Time // nothing is decided before; see commitPause
 	events  []decide.Event
 
-	frames, skipped, malformed, stale, unjudged atomic.Uint64
+	frames, skipped, malformed, stale, unannounced atomic.Uint64
 
 	mu      sync.Mutex
 	closed  bool
@@ -51,6 +51,8 @@ type SensorStatus struct {
 	Skipped   uint64 `json:"skipped"`   // broken pictures
 	Malformed uint64 `json:"malformed"` // frames that the pipeline refused
 	Stale     uint64 `json:"stale"`     // given up because they took longer than policy.frame_deadline
+	// Unannounced counts strangers that are no decisions, because policy.audit_unknown is off.
+	Unannounced uint64 `json:"unannounced"`
 }
 
 func openSource(c config.Sensor) (sensors.Source, *sensors.Newest, error) {
@@ -300,7 +302,7 @@ const commitPause = time.Second
 // announce makes an event of the tracker a decision.
 func (s *sensor) announce(ctx context.Context, f *sensors.Frame, e *decide.Event) {
 	if e.Outcome == decide.NoMatch && !s.app.cfg.Policy.AuditUnknown {
-		s.unjudged.Add(1)
+		s.unannounced.Add(1)
 		return
 	}
 	d := Decision{
@@ -328,7 +330,7 @@ func (s *sensor) status() SensorStatus {
 	defer s.mu.Unlock()
 	st := SensorStatus{
 		Name: s.cfg.Name, Driver: s.cfg.Driver, State: s.state, Reason: s.reason, Frames: s.frames.Load(),
-		Skipped: s.skipped.Load(), Malformed: s.malformed.Load(), Stale: s.stale.Load(),
+		Skipped: s.skipped.Load(), Malformed: s.malformed.Load(), Stale: s.stale.Load(), Unannounced: s.unannounced.Load(),
 		Dropped: s.dropped,
 	}
 	if s.newest != nil {
