@@ -29,7 +29,7 @@ const (
 type Manifest struct {
 	Format     int                  `json:"format"`
 	ID         string               `json:"id"`       // model id; templates of different ids are never compared
-	Modality   string               `json:"modality"` // "face"
+	Modality   string               `json:"modality"` // "face", "finger"
 	Title      string               `json:"title"`
 	Licence    string               `json:"licence"` // SPDX, or words where there is none
 	Stages     []Stage              `json:"stages"`
@@ -47,6 +47,8 @@ type Stage struct {
 	Pre        *Step    `json:"pre,omitempty"`
 	Post       *Step    `json:"post,omitempty"`
 	DeadlineMS float64  `json:"deadline_ms"` // budget of the stage; being over it is counted, see Timing
+	// Variants are other files for the same tensors at a lower precision, each with the gate that let it in.
+	Variants []Variant `json:"variants,omitempty"`
 }
 
 // Deadline is the budget of the stage.
@@ -74,7 +76,7 @@ func (s *Step) Decode(v any) error {
 // TemplateSpec is the form of the templates that the last stage gives.
 type TemplateSpec struct {
 	Dimension int    `json:"dimension"` // values
-	Type      string `json:"type"`      // "int8"
+	Type      string `json:"type"`      // "int8": a unit vector; "minutiae": a packed set, see kernels/minutiae
 }
 
 // Threshold is a score with the evidence it was set on.
@@ -136,12 +138,12 @@ func (m *Manifest) Validate() error {
 		return fmt.Errorf("format %d: this version of vigild reads format %d", m.Format, ManifestFormat)
 	case !idPattern.MatchString(m.ID):
 		return fmt.Errorf("id %q: 1 to 64 of a-z, 0-9, dot and dash", m.ID)
-	case m.Modality != "face":
-		return fmt.Errorf("modality %q: this version of vigild knows \"face\"", m.Modality)
-	case m.Template.Dimension < 32 || m.Template.Dimension > 1024:
-		return fmt.Errorf("template.dimension %d: 32 to 1024", m.Template.Dimension)
-	case m.Template.Type != "int8":
-		return fmt.Errorf("template.type %q: must be \"int8\"", m.Template.Type)
+	case m.Modality != "face" && m.Modality != "finger":
+		return fmt.Errorf("modality %q: this version of vigild knows \"face\" and \"finger\"", m.Modality)
+	case m.Template.Type != "int8" && m.Template.Type != "minutiae":
+		return fmt.Errorf("template.type %q: must be \"int8\" or \"minutiae\"", m.Template.Type)
+	case m.Template.Dimension < 32 || m.Template.Dimension > maxDimension(m.Template.Type):
+		return fmt.Errorf("template.dimension %d: 32 to %d for type %q", m.Template.Dimension, maxDimension(m.Template.Type), m.Template.Type)
 	case len(m.Stages) == 0 || len(m.Stages) > 16:
 		return fmt.Errorf("stages: %d of them, 1 to 16 are allowed", len(m.Stages))
 	}
@@ -158,6 +160,14 @@ func (m *Manifest) Validate() error {
 		return err
 	}
 	return m.validateFiles()
+}
+
+// maxDimension bounds a template in bytes.
+func maxDimension(kind string) int {
+	if kind == "minutiae" {
+		return 16384
+	}
+	return 1024
 }
 
 func (m *Manifest) validateStage(s *Stage) error {
