@@ -28,9 +28,21 @@ type Match struct {
 	Score     float32
 }
 
+// Comparer scores rows that are no vectors. It belongs to one goroutine at a
+// time; a gallery keeps some and makes more when it needs them.
+type Comparer interface {
+	// SetProbe takes the row to compare with, borrowed until the next SetProbe. It refuses what is no row.
+	SetProbe(row []int8) error
+	// Score compares the probe with a row: higher is more alike. It allocates nothing.
+	Score(row []int8) float32
+	// Wipe forgets the probe and whatever was derived from rows.
+	Wipe()
+}
+
 // Gallery holds the decrypted templates of one model in locked memory and
 // compares them with probes, exactly: score = float32(dot) * row scale * probe
-// scale, in this order, and every row is looked at.
+// scale, in this order, or what its Comparer says, and every row is looked at.
+// (The dot product is exact up to 1024 values: 127*127*1024 is below 2^24.)
 //
 // Any number of goroutines may call its methods. They share a read lock; an
 // Update takes the write lock only to publish its rows, which is a matter of
@@ -39,15 +51,16 @@ type Match struct {
 type Gallery struct {
 	modelID string
 
-	mu     sync.RWMutex
-	buf    *mem.Buffer // nil while empty
-	rows   []int8      // all of buf
-	dim    int         // values per row; 0 while empty
-	stride int         // bytes per row, dim rounded up to rowAlign
-	n      int         // rows that are visible; rows behind them belong to the writer
-	scales []float32   // per row, with room for the writer's
-	owners []string    // per row
-	own    map[string][]int
+	compare *sync.Pool // of Comparers; nil: rows are vectors
+	mu      sync.RWMutex
+	buf     *mem.Buffer // nil while empty
+	rows    []int8      // all of buf
+	dim     int         // values per row; 0 while empty
+	stride  int         // bytes per row, dim rounded up to rowAlign
+	n       int         // rows that are visible; rows behind them belong to the writer
+	scales  []float32   // per row, with room for the writer's
+	owners  []string    // per row
+	own     map[string][]int
 }
 
 // dots is scratch for one scan; pooled because kernels may be reached through a
@@ -60,6 +73,12 @@ func newGallery(modelID string) *Gallery {
 
 // ModelID returns the model whose templates the gallery holds.
 func (g *Gallery) ModelID() string { return g.modelID }
+
+// CompareBy makes the gallery score its rows by Comparers. It is called once,
+// before the first probe.
+func (g *Gallery) CompareBy(make func() Comparer) {
+	g.compare = &sync.Pool{New: func() any { return make() }}
+}
 
 // Len returns how many subjects and templates are in the gallery.
 func (g *Gallery) Len() (subjects, templates int) {
@@ -92,6 +111,9 @@ func (g *Gallery) Verify(subjectID string, probe Probe) (score float32, ok bool)
 	if !g.comparable(probe) {
 		return 0, false
 	}
+	if g.compare != nil {
+		return g.verifyBy(subjectID, probe)
+	}
 	block := dots.Get().(*[scanRows]int32)
 	defer dots.Put(block)
 	for _, row := range g.own[subjectID] {
@@ -115,6 +137,9 @@ func (g *Gallery) Identify(probe Probe, dst []Match) []Match {
 	defer g.mu.RUnlock()
 	if !g.comparable(probe) || cap(dst) == 0 {
 		return dst
+	}
+	if g.compare != nil {
+		return g.identifyBy(probe, dst)
 	}
 	block := dots.Get().(*[scanRows]int32)
 	defer dots.Put(block)

@@ -9,16 +9,16 @@ import (
 // Bounds of a template.
 const (
 	minDim        = 16
-	maxDim        = 1024 // 127*127*1024 is below 2^24: the dot product is exact in a float32
+	maxDim        = 16384
 	maxModelBytes = 128
 )
 
 // Template is one biometric template: an int8 vector and the scale that makes
-// it unit length.
+// it unit length, or a row that only the Comparer of its model understands.
 type Template struct {
 	ModelID string  // templates of different models cannot be compared; 1 to 128 bytes
-	Values  []int8  // 16 to 1024 values
-	Scale   float32 // the unit vector is Values[i] * Scale
+	Values  []int8  // 16 to 16384 values
+	Scale   float32 // the unit vector is Values[i] * Scale; 1 where a Comparer reads the row
 	Quality float32 // as the model's pipeline defines it; not used here
 }
 
