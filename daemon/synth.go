@@ -113,6 +113,14 @@ func (o *synthOptions) impression(finger, touch uint64) synth.ImpressionOptions 
 	return im
 }
 
+// skin returns the options of one finger.
+func (o *synthOptions) skin(finger uint64) synth.Options {
+	if o.severity == "mixed" && finger%2 == 0 {
+		return synth.Options{Pores: synth.Range{Min: 0.2, Max: 1}, Period: synth.Range{Min: 7.4, Max: 10.6}}
+	}
+	return synth.Options{}
+}
+
 // clean returns the options of the same touch by a perfect finger on a perfect sensor: the place stays, the rest goes.
 func clean(o synth.ImpressionOptions) synth.ImpressionOptions {
 	zero := synth.Range{}
@@ -172,7 +180,7 @@ func (a *app) synth(ctx context.Context, o synthOptions) error {
 
 // finger makes all impressions of one finger.
 func (o *synthOptions) finger(ctx context.Context, g *synth.Generator, seed uint64, done func()) error {
-	f, err := g.Finger(seed, synth.Options{})
+	f, err := g.Finger(seed, o.skin(seed))
 	if err != nil {
 		return err
 	}

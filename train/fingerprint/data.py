@@ -112,10 +112,11 @@ def spoil(grey):
     )
     dry = (cloud(n, h, w, 4, d) + draw(n, -1.2, 0.4, d)).clamp(0, 1) * some(n, 0.6, d)
     grey = grey + (back - grey).clamp(min=0) * (dry * (grain * 0.6)).clamp(0, 0.9)
-    # wet skin: valleys filled
-    wet = (cloud(n, h, w, 4, d) + draw(n, -1.4, 0.3, d)).clamp(0, 1) * some(n, 0.5, d)
+    # wet skin: valleys filled, down to specks of light
+    wet = (cloud(n, h, w, 4, d) * 1.5 + draw(n, -1.4, 0.9, d)).clamp(0, 1) * some(n, 0.6, d)
     smooth = F.avg_pool2d(dark, 7, 1, 3, count_include_pad=False)
-    grey = grey + wet * 0.75 * (torch.minimum(smooth, grey) - grey)
+    specks = (grain * draw(n, 0, 0.35, d)).clamp(-0.3, 0.5)
+    grey = grey + wet * (draw(n, 0.4, 0.97, d) - specks).clamp(0, 1) * (torch.minimum(smooth, grey) - grey)
     # another print below
     other = grey.roll(1, 0).flip(3)
     under = some(n, 0.15, d) * draw(n, 0.1, 0.45, d)
@@ -127,6 +128,17 @@ def spoil(grey):
     keep = (1 - (cloud(n, h, w, 3, d) + draw(n, -0.7, 0.5, d)).clamp(0, 0.85)) * 1.0
     level = grey.mean((2, 3), True)
     grey = torch.where(some(n, 0.6, d) > 0, level + (grey - level) * keep, grey)
+    # what the sensor's electronics make of it: halos, relief, saturation
+    wide = F.avg_pool2d(grey, 9, 1, 4, count_include_pad=False)
+    grey = grey + (grey - wide) * draw(n, 0, 1.5, d) * some(n, 0.3, d)
+    shifted = grey.roll((int(torch.randint(-2, 3, ())), int(torch.randint(-2, 3, ()))), (2, 3))
+    grey = grey + (grey - shifted) * draw(n, 0, 0.8, d) * some(n, 0.2, d)
+    low, span = grey.flatten(1).amin(1).view(n, 1, 1, 1), (grey.amax((2, 3), True) - grey.amin((2, 3), True)).clamp(min=1)
+    unit = ((grey - low) / span).clamp(0, 1)
+    unit = torch.where(some(n, 0.4, d) > 0, unit ** (2.5 ** draw(n, -1, 1, d)), unit)
+    hard = torch.sigmoid((unit - draw(n, 0.25, 0.75, d)) * draw(n, 4, 14, d))
+    unit = torch.where(some(n, 0.3, d) > 0, hard, unit)
+    grey = low + unit * span
     # blur, then the sensor's own marks
     soft = F.avg_pool2d(grey, 3, 1, 1, count_include_pad=False)
     grey = grey + (soft - grey) * draw(n, 0, 1, d) * some(n, 0.5, d)

@@ -49,7 +49,7 @@ def generate(a, name, fingers, impressions, seed):
     if not os.path.exists(os.path.join(folder, "done")):
         subprocess.run(
             [a.vigild, "synth", "--out", folder, "--fingers", str(fingers), "--impressions", str(impressions),
-             "--seed", str(seed), "--severity", "mixed", "--dpi", "450,570", "--ridges", "--workers", str(a.threads)],
+             "--seed", str(seed), "--severity", "mixed", "--dpi", "430,590", "--ridges", "--workers", str(a.threads)],
             check=True)
         open(os.path.join(folder, "done"), "w").close()
     return data.Pictures(folder, a.device, a.threads)
@@ -236,7 +236,7 @@ def main():
         extractor = extractor.to(memory_format=torch.channels_last)
     average = Average([extractor, describer], 0.998)
     params = [*extractor.parameters(), *describer.parameters()]
-    optimiser = torch.optim.AdamW(params, lr=a.rate, weight_decay=1e-3)
+    optimiser = torch.optim.AdamW(params, lr=a.rate, weight_decay=1e-2)
     history, spent, step = [], 0.0, 0
     checkpoint = os.path.join(a.work, "checkpoint.pt")
     if os.path.exists(checkpoint):
