@@ -60,8 +60,9 @@ func (m *Manifest) ReadFile(dir fs.FS, name string) ([]byte, error) {
 	return data, nil
 }
 
-// FromDir is a Model over an unpacked bundle. manifest may be nil, then bundle.json is read from dir; a preset passes
-// its own and needs only the weights there.
+// FromDir is a Model over an unpacked bundle, or over a tar of one (see OpenTar). manifest may be nil, then bundle.json is
+// read from dir; a preset passes its own and needs only the weights there. Files that a preset leaves open are pinned in
+// the manifest to what lies in dir now.
 func FromDir(dir fs.FS, manifest *Manifest) (*Model, error) {
 	if manifest == nil {
 		f, err := dir.Open(ManifestName)
@@ -77,6 +78,15 @@ func FromDir(dir fs.FS, manifest *Manifest) (*Model, error) {
 			return nil, err
 		}
 	}
+	for name, spec := range manifest.Files {
+		if !spec.open() {
+			continue
+		}
+		var err error
+		if manifest.Files[name], err = pin(dir, name); err != nil {
+			return nil, fmt.Errorf("bundle %s: %w", manifest.ID, err)
+		}
+	}
 	open := func(name string) (Weights, error) {
 		data, err := manifest.ReadFile(dir, name)
 		if err != nil {
@@ -85,6 +95,24 @@ func FromDir(dir fs.FS, manifest *Manifest) (*Model, error) {
 		return plainWeights(data), nil
 	}
 	return &Model{Manifest: manifest, Open: open}, nil
+}
+
+// pin describes a file as it is.
+func pin(dir fs.FS, name string) (FileSpec, error) {
+	f, err := dir.Open(name)
+	if err != nil {
+		return FileSpec{}, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, io.LimitReader(f, MaxModelBytes+1))
+	if err != nil {
+		return FileSpec{}, fmt.Errorf("file %s: %w", name, err)
+	}
+	if n == 0 || n > MaxModelBytes {
+		return FileSpec{}, fmt.Errorf("file %s: %d bytes: above 0, at most %d", name, n, MaxModelBytes)
+	}
+	return FileSpec{SHA256: hex.EncodeToString(h.Sum(nil)), Bytes: n}, nil
 }
 
 // plainWeights are weights that were no secret: they come from an open folder.
