@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Loaded is the model of one stage, ready to run: its engine with one bound set of tensors. Its owner closes it.
@@ -63,8 +64,9 @@ func (l *Loaded) Close() error {
 }
 
 // WarmUp loads, runs once and frees every file that the runtime may ever load for a stage of the bundle: what it prefers,
-// and the float file that it falls back to. The first failure ends it.
-func WarmUp(ctx context.Context, rt Runtime, m *Model) error {
+// and the float file that it falls back to. report is told of each, with the time it took and what failed, and ends the
+// work by an error, which WarmUp returns.
+func WarmUp(ctx context.Context, rt Runtime, m *Model, report func(c Choice, took time.Duration, err error) error) error {
 	for i := range m.Manifest.Stages {
 		s := &m.Manifest.Stages[i]
 		if s.File == "" {
@@ -72,11 +74,15 @@ func WarmUp(ctx context.Context, rt Runtime, m *Model) error {
 		}
 		choices := []Choice{s.Choose(rt.Dialects())}
 		if choices[0].File != s.File {
-			choices = append(choices, s.Choose(nil))
+			float := s.Choose(nil)
+			float.Reason = "what is left if the variant is not to be used"
+			choices = append(choices, float)
 		}
 		for _, c := range choices {
+			start := time.Now()
 			l, err := loadFile(ctx, rt, m, s, c)
-			if err = errors.Join(err, l.Close()); err != nil {
+			err = errors.Join(err, l.Close())
+			if err := report(c, time.Since(start), err); err != nil {
 				return err
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -212,6 +213,9 @@ func (m *Manifest) validateThresholds() error {
 	}
 	return nil
 }
+
+// FileNames are the files of the bundle in the order of their names.
+func (m *Manifest) FileNames() []string { return slices.Sorted(maps.Keys(m.Files)) }
 
 func (m *Manifest) validateLiveness() error {
 	stages := len(m.StagesOf(KindLiveness))

@@ -45,7 +45,7 @@ func (m *Manifest) ReadFile(dir fs.FS, name string) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("file %q is not part of bundle %s", name, m.ID)
 	}
-	f, err := dir.Open(name)
+	f, err := openPlain(dir, name)
 	if err != nil {
 		return nil, fmt.Errorf("bundle %s: %w", m.ID, err)
 	}
@@ -65,7 +65,7 @@ func (m *Manifest) ReadFile(dir fs.FS, name string) ([]byte, error) {
 // the manifest to what lies in dir now.
 func FromDir(dir fs.FS, manifest *Manifest) (*Model, error) {
 	if manifest == nil {
-		f, err := dir.Open(ManifestName)
+		f, err := openPlain(dir, ManifestName)
 		if err != nil {
 			return nil, fmt.Errorf("not a bundle: %w", err)
 		}
@@ -97,9 +97,21 @@ func FromDir(dir fs.FS, manifest *Manifest) (*Model, error) {
 	return &Model{Manifest: manifest, Open: open}, nil
 }
 
+// openPlain opens a file, but no device or pipe, which could block for ever.
+func openPlain(dir fs.FS, name string) (fs.File, error) {
+	info, err := fs.Stat(dir, name)
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: name, Err: errors.New("not a plain file")}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return dir.Open(name)
+}
+
 // pin describes a file as it is.
 func pin(dir fs.FS, name string) (FileSpec, error) {
-	f, err := dir.Open(name)
+	f, err := openPlain(dir, name)
 	if err != nil {
 		return FileSpec{}, err
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"path"
-	"slices"
 	"strings"
 	"time"
 )
@@ -121,12 +120,7 @@ func WriteTar(w io.Writer, manifest []byte, m *Model) error {
 	if err := write(ManifestName, manifest); err != nil {
 		return err
 	}
-	var names []string
-	for name := range m.Manifest.Files {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range m.Manifest.FileNames() {
 		weights, err := m.Open(name)
 		if err != nil {
 			return err
