@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"vigil/infer"
@@ -22,7 +23,7 @@ import (
 //go:embed *.json parts/*.json
 var files embed.FS
 
-// Names lists the presets.
+// Names lists the presets, sorted.
 func Names() []string {
 	entries, _ := files.ReadDir(".") // an embedded folder that exists
 	var names []string
@@ -31,6 +32,7 @@ func Names() []string {
 			names = append(names, name)
 		}
 	}
+	slices.Sort(names)
 	return names
 }
 
