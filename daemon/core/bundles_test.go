@@ -14,6 +14,7 @@ import (
 	"vigil/daemon/vault"
 	"vigil/infer"
 	"vigil/infer/infertest"
+	"vigil/infer/infertest/fake"
 	"vigil/infer/preset"
 )
 
@@ -88,9 +89,9 @@ func TestTheModelThatCannotRunIsRefused(t *testing.T) {
 }
 
 func TestSeveralBundlesAreChosenByModality(t *testing.T) {
-	rt := infertest.NewFake()
-	d := daemontest.NewFake(t, rt, infertest.FakeManifest("fake-a", false))
-	d.Import(t, infertest.WriteFake(t, infertest.FakeManifest("fake-b", false), nil), "")
+	rt := fake.New()
+	d := daemontest.NewFake(t, rt, fake.Manifest("fake-a", false))
+	d.Import(t, fake.Write(t, fake.Manifest("fake-b", false), nil), "")
 	a := d.Open(t)
 	err := a.Start(t.Context())
 	if !errors.Is(err, core.ErrModelChoice) || !strings.Contains(err.Error(), "fake-a, fake-b") || !strings.Contains(err.Error(), "models.face") {
@@ -128,14 +129,14 @@ func TestSeveralBundlesAreChosenByModality(t *testing.T) {
 }
 
 func TestImportRefuses(t *testing.T) {
-	rt := infertest.NewFake()
+	rt := fake.New()
 	d := daemontest.NewFake(t, rt, nil)
 	a := d.Open(t)
 	defer closeApp(t, a)
 	changed := func(change func(m *infer.Manifest)) string {
-		m := infertest.FakeManifest("fake", true)
+		m := fake.Manifest("fake", true)
 		change(m)
-		return infertest.WriteFake(t, m, nil)
+		return fake.Write(t, m, nil)
 	}
 	text := filepath.Join(t.TempDir(), "text.tar")
 	if err := os.WriteFile(text, []byte("no tar"), 0o600); err != nil {
@@ -173,9 +174,9 @@ func TestImportRefuses(t *testing.T) {
 }
 
 // variantOf is a bundle whose embedder has an int8 variant.
-func variantOf(t *testing.T, rt *infertest.Fake, id string) string {
+func variantOf(t *testing.T, rt *fake.Runtime, id string) string {
 	t.Helper()
-	m := infertest.FakeManifest(id, false)
+	m := fake.Manifest(id, false)
 	m.Stage("embed").Variants = []infer.Variant{{
 		Precision: "int8", Dialect: infer.DialectCPU, File: "embed8.onnx", Calibration: "none",
 		Gate: infer.Gate{Verdict: infer.VerdictPassed, Metric: "accuracy", FP32: 0.99, Variant: 0.98, FP32Seconds: 2, Seconds: 1},
@@ -186,7 +187,7 @@ func variantOf(t *testing.T, rt *infertest.Fake, id string) string {
 		}
 		return nil
 	})
-	return infertest.WriteFake(t, m, map[string]string{"embed8.onnx": "fake embedder of int8"})
+	return fake.Write(t, m, map[string]string{"embed8.onnx": "fake embedder of int8"})
 }
 
 func TestTheVariantThatTheRuntimePrefersRuns(t *testing.T) {
@@ -198,7 +199,7 @@ func TestTheVariantThatTheRuntimePrefersRuns(t *testing.T) {
 		{[]string{infer.DialectTensorRT}, "embed.onnx", "prefers qdq-s8"},
 		{nil, "embed.onnx", "prefers none"},
 	} {
-		rt := infertest.NewFake()
+		rt := fake.New()
 		rt.Prefers = c.prefers
 		d := daemontest.NewFake(t, rt, nil)
 		d.Import(t, variantOf(t, rt, "fake"), "")
@@ -209,7 +210,7 @@ func TestTheVariantThatTheRuntimePrefersRuns(t *testing.T) {
 			t.Errorf("%v: %+v", c.prefers, info)
 		}
 		int8, float := rt.Runs("fake embedder of int8"), rt.Runs("fake embedder")
-		must[[]core.Decision](t)(a.Identify(t.Context(), infertest.Picture(t, 3, true, true, 1)))
+		must[[]core.Decision](t)(a.Identify(t.Context(), fake.Picture(t, 3, true, true, 1)))
 		ranInt8, ranFloat := rt.Runs("fake embedder of int8")-int8, rt.Runs("fake embedder")-float
 		if want := c.file == "embed8.onnx"; (ranInt8 > 0) != want || (ranFloat > 0) == want {
 			t.Errorf("%v: int8 ran %d times, float %d", c.prefers, ranInt8, ranFloat)
@@ -224,7 +225,7 @@ func TestTheVariantThatTheRuntimePrefersRuns(t *testing.T) {
 
 // TestExportAndImportAgain: a tar of a sealed bundle is the same bundle on another device; the export is audited.
 func TestExportAndImportAgain(t *testing.T) {
-	rt := infertest.NewFake()
+	rt := fake.New()
 	rt.Prefers = []string{infer.DialectCPU}
 	d := daemontest.NewFake(t, rt, nil)
 	d.Import(t, variantOf(t, rt, "fake"), "")
@@ -260,8 +261,8 @@ func TestExportAndImportAgain(t *testing.T) {
 }
 
 func TestVerifyFindsDamage(t *testing.T) {
-	rt := infertest.NewFake()
-	d := daemontest.NewFake(t, rt, infertest.FakeManifest("fake", true))
+	rt := fake.New()
+	d := daemontest.NewFake(t, rt, fake.Manifest("fake", true))
 	a := d.Open(t)
 	defer closeApp(t, a)
 	rt.Play("fake liveness wide", func(_, _ [][]float32) error { return errors.New("node 7") })
@@ -290,7 +291,7 @@ func TestVerifyFindsDamage(t *testing.T) {
 // TestPresetOfAnyEmbedder: the bundle made of the user's own file names its tensors and pins it.
 func TestPresetOfAnyEmbedder(t *testing.T) {
 	models := infertest.Data(t, "models")
-	rt := infertest.NewFake()
+	rt := fake.New()
 	d := daemontest.NewFake(t, rt, nil)
 	dir := t.TempDir()
 	detector := must[[]byte](t)(os.ReadFile(filepath.Join(models, "yunet_s_320_320.onnx")))

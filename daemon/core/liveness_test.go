@@ -12,14 +12,14 @@ import (
 	"vigil/daemon/core"
 	"vigil/daemon/daemontest"
 	"vigil/daemon/decide"
-	"vigil/infer/infertest"
+	"vigil/infer/infertest/fake"
 )
 
 // played is a device with fake models and a policy of liveness, open.
-func played(t *testing.T, liveness string, change func(*config.Config)) (*core.Appliance, *infertest.Fake) {
+func played(t *testing.T, liveness string, change func(*config.Config)) (*core.Appliance, *fake.Runtime) {
 	t.Helper()
-	rt := infertest.NewFake()
-	d := daemontest.NewFake(t, rt, infertest.FakeManifest("fake", true))
+	rt := fake.New()
+	d := daemontest.NewFake(t, rt, fake.Manifest("fake", true))
 	d.Config.Policy.Liveness = liveness
 	if change != nil {
 		change(&d.Config)
@@ -31,7 +31,7 @@ func played(t *testing.T, liveness string, change func(*config.Config)) (*core.A
 
 func enrollPlayed(t *testing.T, a *core.Appliance, person int) string {
 	t.Helper()
-	e, err := a.Enroll(t.Context(), "Ann", [][]byte{infertest.Picture(t, person, true, true, 1), infertest.Picture(t, person, true, true, 2)})
+	e, err := a.Enroll(t.Context(), "Ann", [][]byte{fake.Picture(t, person, true, true, 1), fake.Picture(t, person, true, true, 2)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestLivenessPolicy(t *testing.T) {
 				a.SetLivenessThreshold(t, float32(c.threshold))
 			}
 			before := rt.Runs("fake embedder")
-			picture := infertest.Picture(t, 2, c.alive, c.sharp, 9)
+			picture := fake.Picture(t, 2, c.alive, c.sharp, 9)
 			v := must[core.Decision](t)(a.Verify(t.Context(), sub, picture))
 			list := must[[]core.Decision](t)(a.Identify(t.Context(), picture))
 			if v.Outcome != c.want || len(list) != 1 || list[0].Outcome != c.want {
@@ -85,14 +85,14 @@ func TestLivenessPolicy(t *testing.T) {
 func TestAttacksCountTowardsTheLockout(t *testing.T) {
 	a, _ := played(t, config.LivenessRequired, func(c *config.Config) { c.Policy.MaxFailures = 3 })
 	sub := enrollPlayed(t, a, 2)
-	fake := infertest.Picture(t, 2, false, true, 5)
+	attack := fake.Picture(t, 2, false, true, 5)
 	for i := range 3 {
-		d := must[core.Decision](t)(a.Verify(t.Context(), sub, fake))
+		d := must[core.Decision](t)(a.Verify(t.Context(), sub, attack))
 		if d.Outcome != decide.PresentationAttack || d.Until.IsZero() == (i == 2) {
 			t.Errorf("attempt %d: %+v", i+1, d)
 		}
 	}
-	if d := must[core.Decision](t)(a.Verify(t.Context(), sub, infertest.Picture(t, 2, true, true, 6))); d.Outcome != decide.LockedOut {
+	if d := must[core.Decision](t)(a.Verify(t.Context(), sub, fake.Picture(t, 2, true, true, 6))); d.Outcome != decide.LockedOut {
 		t.Errorf("after three attacks: %+v", d)
 	}
 }
@@ -101,8 +101,8 @@ func TestEnrollmentOfAPicture(t *testing.T) {
 	a, _ := played(t, config.LivenessRequired, nil)
 	w := a.Watch()
 	defer w.Stop()
-	real, fake := infertest.Picture(t, 1, true, true, 1), infertest.Picture(t, 1, false, true, 2)
-	e, err := a.Enroll(t.Context(), "Mallory", [][]byte{real, fake, fake})
+	real, attack := fake.Picture(t, 1, true, true, 1), fake.Picture(t, 1, false, true, 2)
+	e, err := a.Enroll(t.Context(), "Mallory", [][]byte{real, attack, attack})
 	if !errors.Is(err, core.ErrPresentationAttack) || !errors.Is(err, core.ErrSamples) || len(e.Refused) != 2 || !strings.Contains(e.Refused[0].Reason, "not a picture of it") {
 		t.Errorf("%v, %+v", err, e)
 	}
@@ -113,7 +113,7 @@ func TestEnrollmentOfAPicture(t *testing.T) {
 	if n, _ := a.Subjects(t.Context(), "", 10); len(n) != 0 {
 		t.Errorf("enrolled: %+v", n)
 	}
-	if e, err := a.Enroll(t.Context(), "Ann", [][]byte{real, fake, infertest.Picture(t, 1, true, true, 3)}); err != nil || e.Samples != 2 {
+	if e, err := a.Enroll(t.Context(), "Ann", [][]byte{real, attack, fake.Picture(t, 1, true, true, 3)}); err != nil || e.Samples != 2 {
 		t.Errorf("two good pictures among three: %v, %+v", err, e)
 	}
 }
@@ -126,7 +126,7 @@ func TestAttackAtASensor(t *testing.T) {
 	for i := range 12 {
 		alive := i%4 == 3 && i < 4 // one frame passes for alive
 		name := filepath.Join(dir, fmt.Sprintf("%02d.png", i))
-		if err := os.WriteFile(name, infertest.Picture(t, 2, alive, true, uint64(i)), 0o600); err != nil {
+		if err := os.WriteFile(name, fake.Picture(t, 2, alive, true, uint64(i)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -152,20 +152,20 @@ func TestAttackAtASensor(t *testing.T) {
 
 // TestLivenessRequiredOfABundleWithout: the daemon does not start, but the commands that mend it work.
 func TestLivenessRequiredOfABundleWithout(t *testing.T) {
-	d := daemontest.NewFake(t, infertest.NewFake(), infertest.FakeManifest("fake", false))
+	d := daemontest.NewFake(t, fake.New(), fake.Manifest("fake", false))
 	d.Config.Policy.Liveness = config.LivenessRequired
 	a := d.Open(t)
 	err := a.Start(t.Context())
 	if !errors.Is(err, core.ErrNoLiveness) || !strings.Contains(err.Error(), "--preset face-liveness") || !strings.Contains(err.Error(), `policy.liveness = "off"`) {
 		t.Errorf("start: %v", err)
 	}
-	if _, err := a.Identify(t.Context(), infertest.Picture(t, 1, true, true, 1)); !errors.Is(err, core.ErrNoLiveness) {
+	if _, err := a.Identify(t.Context(), fake.Picture(t, 1, true, true, 1)); !errors.Is(err, core.ErrNoLiveness) {
 		t.Errorf("identify: %v", err)
 	}
 	if s := a.Status(); s.State != "degraded" || !strings.Contains(strings.Join(s.Degraded, ""), "no liveness stage") {
 		t.Errorf("%+v", s)
 	}
-	if _, err := a.ImportModel(t.Context(), infertest.WriteFake(t, infertest.FakeManifest("fake-live", true), nil), ""); err != nil {
+	if _, err := a.ImportModel(t.Context(), fake.Write(t, fake.Manifest("fake-live", true), nil), ""); err != nil {
 		t.Fatal(err)
 	}
 	closeApp(t, a)

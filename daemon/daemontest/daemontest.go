@@ -15,6 +15,7 @@ import (
 	"vigil/daemon/core"
 	"vigil/infer"
 	"vigil/infer/infertest"
+	"vigil/infer/infertest/fake"
 	"vigil/secure"
 	"vigil/secure/securetest"
 	"vigil/secure/tpm"
@@ -48,7 +49,7 @@ func New(t testing.TB) *Device {
 }
 
 // NewFake is New with played models: no ONNX Runtime and no data are needed. The bundle m is imported if there is one.
-func NewFake(t testing.TB, rt *infertest.Fake, m *infer.Manifest) *Device {
+func NewFake(t testing.TB, rt *fake.Runtime, m *infer.Manifest) *Device {
 	t.Helper()
 	d := provisioned(t)
 	d.Runtime = func() infer.Runtime { return rt }
@@ -58,7 +59,7 @@ func NewFake(t testing.TB, rt *infertest.Fake, m *infer.Manifest) *Device {
 		}
 	})
 	if m != nil {
-		d.Import(t, infertest.WriteFake(t, m, nil), "")
+		d.Import(t, fake.Write(t, m, nil), "")
 	}
 	return d
 }

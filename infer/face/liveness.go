@@ -32,8 +32,8 @@ type liveModel struct {
 type liveCrop struct {
 	norm kernels.Norm
 	area bool // filter, see kernels.CropResize
-	rect func(box [4]float32, width, height int, scale float32) kernels.Rect
-	size float32 // scale of the box
+	rect func(box [4]float32, width, height int, scale float64) kernels.Rect
+	size float64 // scale of the box
 }
 
 var livenessPres = infer.Registry[liveCrop]{
@@ -45,9 +45,9 @@ var livenessPres = infer.Registry[liveCrop]{
 	"box-reflect": func(s *infer.Step) (liveCrop, error) { return readCrop(s, squareRect, true) },
 }
 
-func readCrop(s *infer.Step, rect func([4]float32, int, int, float32) kernels.Rect, area bool) (liveCrop, error) {
+func readCrop(s *infer.Step, rect func([4]float32, int, int, float64) kernels.Rect, area bool) (liveCrop, error) {
 	var p struct {
-		Scale float32 `json:"scale"`
+		Scale float64 `json:"scale"`
 		normParams
 	}
 	if err := s.Decode(&p); err != nil {
@@ -163,9 +163,9 @@ func softmax(logits []float32, class int) (float32, bool) {
 }
 
 // insideRect: see "box-inside". Edges are cut to whole pixels towards zero, as there.
-func insideRect(box [4]float32, width, height int, scale float32) kernels.Rect {
+func insideRect(box [4]float32, width, height int, scale float64) kernels.Rect {
 	w, h := float64(width), float64(height)
-	s := min((h-1)/float64(box[3]), (w-1)/float64(box[2]), float64(scale))
+	s := min((h-1)/float64(box[3]), (w-1)/float64(box[2]), scale)
 	side := func(at, size, limit float64) (int, int) {
 		lo := at + size/2 - size*s/2
 		hi := lo + size*s
@@ -184,8 +184,8 @@ func insideRect(box [4]float32, width, height int, scale float32) kernels.Rect {
 }
 
 // squareRect: see "box-reflect".
-func squareRect(box [4]float32, _, _ int, scale float32) kernels.Rect {
-	side := float64(max(box[2], box[3])) * float64(scale)
+func squareRect(box [4]float32, _, _ int, scale float64) kernels.Rect {
+	side := float64(max(box[2], box[3])) * scale
 	x := float64(box[0]) + float64(box[2])/2 - side/2
 	y := float64(box[1]) + float64(box[3])/2 - side/2
 	return kernels.Rect{X: int(x), Y: int(y), W: int(side), H: int(side)}

@@ -1,4 +1,9 @@
-package infertest
+// Package fake is a runtime whose models a test plays, with a face bundle and pictures for it, so that policy can be tested
+// without ONNX Runtime, models or photographs. It is imported from tests only.
+//
+// Promises: what a model answers depends on its input alone unless a test plays it otherwise, so that a picture says what
+// will come of it. A Runtime is safe for concurrent use; it blocks on nothing and counts what it opens and closes.
+package fake
 
 import (
 	"bytes"
@@ -20,9 +25,9 @@ import (
 	"vigil/infer"
 )
 
-// Fake is a runtime whose models a test plays. A model is known by its bytes, which are a name such as "fake detector",
+// Runtime is a runtime whose models a test plays. A model is known by its bytes, which are a name such as "fake detector",
 // not ONNX. It implements infer.Runtime and infer.Inspector, and counts what it opens and closes.
-type Fake struct {
+type Runtime struct {
 	// Prefers is what Dialects answers.
 	Prefers []string
 
@@ -32,9 +37,9 @@ type Fake struct {
 	open, closed int
 }
 
-// NewFake is a runtime that plays the models of FakeFace.
-func NewFake() *Fake {
-	f := &Fake{models: map[string]func(in, out [][]float32) error{}, runs: map[string]int{}}
+// New is a runtime that plays the models of Manifest.
+func New() *Runtime {
+	f := &Runtime{models: map[string]func(in, out [][]float32) error{}, runs: map[string]int{}}
 	f.Play("fake detector", detectOne)
 	f.Play("fake embedder", embedRed)
 	f.Play("fake liveness near", refuseBlue)
@@ -43,42 +48,42 @@ func NewFake() *Fake {
 }
 
 // Play makes fn answer for the model of these bytes: it fills the outputs from the inputs.
-func (f *Fake) Play(model string, fn func(in, out [][]float32) error) {
+func (f *Runtime) Play(model string, fn func(in, out [][]float32) error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.models[model] = fn
 }
 
 // Runs is how often a model ran, warm-ups included.
-func (f *Fake) Runs(model string) int {
+func (f *Runtime) Runs(model string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.runs[model]
 }
 
 // Leaked is how many engines and tensors are open.
-func (f *Fake) Leaked() int {
+func (f *Runtime) Leaked() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.open - f.closed
 }
 
 // Name implements infer.Runtime.
-func (f *Fake) Name() string { return "fake" }
+func (f *Runtime) Name() string { return "fake" }
 
 // Dialects implements infer.Runtime.
-func (f *Fake) Dialects() []string { return f.Prefers }
+func (f *Runtime) Dialects() []string { return f.Prefers }
 
 // Close implements infer.Runtime.
-func (f *Fake) Close() error { return nil }
+func (f *Runtime) Close() error { return nil }
 
 // Inspect implements infer.Inspector: every model has one input "x" and one output "y".
-func (f *Fake) Inspect([]byte) (inputs, outputs []infer.Tensor, err error) {
+func (f *Runtime) Inspect([]byte) (inputs, outputs []infer.Tensor, err error) {
 	return []infer.Tensor{{Name: "x"}}, []infer.Tensor{{Name: "y"}}, nil
 }
 
 // Load implements infer.Runtime.
-func (f *Fake) Load(ctx context.Context, model []byte, inputs, outputs []infer.Tensor) (infer.Engine, error) {
+func (f *Runtime) Load(ctx context.Context, model []byte, inputs, outputs []infer.Tensor) (infer.Engine, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	name := string(model)
@@ -86,18 +91,18 @@ func (f *Fake) Load(ctx context.Context, model []byte, inputs, outputs []infer.T
 		return nil, fmt.Errorf("the fake runtime plays no model %.40q", name)
 	}
 	f.open++
-	return &fakeEngine{f: f, name: name, inputs: inputs, outputs: outputs}, ctx.Err()
+	return &engine{f: f, name: name, inputs: inputs, outputs: outputs}, ctx.Err()
 }
 
-type fakeEngine struct {
-	f               *Fake
+type engine struct {
+	f               *Runtime
 	name            string
 	inputs, outputs []infer.Tensor
 }
 
 // NewIO implements infer.Engine.
-func (e *fakeEngine) NewIO() (infer.IO, error) {
-	io := &fakeIO{e: e}
+func (e *engine) NewIO() (infer.IO, error) {
+	io := &tensors{e: e}
 	for _, t := range e.inputs {
 		io.in = append(io.in, make([]float32, t.Elements()))
 	}
@@ -111,31 +116,31 @@ func (e *fakeEngine) NewIO() (infer.IO, error) {
 }
 
 // Close implements infer.Engine.
-func (e *fakeEngine) Close() error { return e.f.gone() }
+func (e *engine) Close() error { return e.f.gone() }
 
-func (f *Fake) gone() error {
+func (f *Runtime) gone() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed++
 	return nil
 }
 
-type fakeIO struct {
-	e       *fakeEngine
+type tensors struct {
+	e       *engine
 	in, out [][]float32
 }
 
 // Input implements infer.IO.
-func (io *fakeIO) Input(i int) []float32 { return io.in[i] }
+func (io *tensors) Input(i int) []float32 { return io.in[i] }
 
 // Output implements infer.IO.
-func (io *fakeIO) Output(i int) []float32 { return io.out[i] }
+func (io *tensors) Output(i int) []float32 { return io.out[i] }
 
 // Close implements infer.IO.
-func (io *fakeIO) Close() error { return io.e.f.gone() }
+func (io *tensors) Close() error { return io.e.f.gone() }
 
 // Run implements infer.IO.
-func (io *fakeIO) Run(ctx context.Context) error {
+func (io *tensors) Run(ctx context.Context) error {
 	f := io.e.f
 	f.mu.Lock()
 	f.runs[io.e.name]++
@@ -147,8 +152,8 @@ func (io *fakeIO) Run(ctx context.Context) error {
 	return fn(io.in, io.out)
 }
 
-// fakeSide is the input of the fake detector in pixels, a multiple of 32.
-const fakeSide = 64
+// detectSide is the input of the fake detector in pixels, a multiple of 32.
+const detectSide = 64
 
 // detectOne finds one upright face in the middle of every picture that is not black, half as wide as the picture.
 func detectOne(in, out [][]float32) error {
@@ -158,10 +163,10 @@ func detectOne(in, out [][]float32) error {
 	if mean(in[0]) < 1 {
 		return nil
 	}
-	const cells, stride = fakeSide / 8, 8
+	const cells, stride = detectSide / 8, 8
 	at := cells/2*cells + cells/2 // the cell whose corner is the middle of the picture
 	out[0][at], out[3][at] = 0.9, 0.9
-	const side = fakeSide / 2 / stride // in cells
+	const side = detectSide / 2 / stride // in cells
 	out[6][4*at+2], out[6][4*at+3] = float32(math.Log(side)), float32(math.Log(side))
 	for j, v := range []float32{0.34, 0.46, 0.66, 0.46, 0.5, 0.64, 0.37, 0.82, 0.63, 0.82} {
 		out[9][10*at+j] = (v - 0.5) * side
@@ -219,8 +224,8 @@ func Picture(t testing.TB, person int, alive, sharp bool, seed uint64) []byte {
 	return b.Bytes()
 }
 
-// FakeManifest describes the fake models as a face bundle, with liveness (two models fused) or without.
-func FakeManifest(id string, liveness bool) *infer.Manifest {
+// Manifest describes the fake models as a face bundle, with liveness (two models fused) or without.
+func Manifest(id string, liveness bool) *infer.Manifest {
 	step := func(name, params string) *infer.Step { return &infer.Step{Name: name, Params: json.RawMessage(params)} }
 	picture := func(side int64) []infer.Tensor {
 		return []infer.Tensor{{Name: "x", Type: "float32", Shape: []int64{1, 3, side, side}, Layout: "NCHW"}}
@@ -231,7 +236,7 @@ func FakeManifest(id string, liveness bool) *infer.Manifest {
 		Template: infer.TemplateSpec{Dimension: 32, Type: "int8"}, Files: map[string]infer.FileSpec{},
 		Thresholds: map[string]infer.Threshold{},
 		Stages: []infer.Stage{
-			{Name: "detect", File: "detect.onnx", Inputs: picture(fakeSide), Pre: step("letterbox", "{"+norm("BGR")+"}"),
+			{Name: "detect", File: "detect.onnx", Inputs: picture(detectSide), Pre: step("letterbox", "{"+norm("BGR")+"}"),
 				Post: step("yunet", `{"score":0.6,"iou":0.3}`), DeadlineMS: 50},
 			{Name: "align", Pre: step("similarity5", `{"size":64}`), DeadlineMS: 50},
 			{Name: "quality", DeadlineMS: 50},
@@ -245,7 +250,7 @@ func FakeManifest(id string, liveness bool) *infer.Manifest {
 	}{{"cls", 1}, {"obj", 1}, {"bbox", 4}, {"kps", 10}} {
 		for _, s := range []int64{8, 16, 32} {
 			m.Stages[0].Outputs = append(m.Stages[0].Outputs, infer.Tensor{
-				Name: fmt.Sprintf("%s_%d", o.name, s), Type: "float32", Shape: []int64{1, (fakeSide / s) * (fakeSide / s), o.width}})
+				Name: fmt.Sprintf("%s_%d", o.name, s), Type: "float32", Shape: []int64{1, (detectSide / s) * (detectSide / s), o.width}})
 		}
 	}
 	for _, op := range []string{"verify", "identify", "duplicate"} {
@@ -264,15 +269,15 @@ func FakeManifest(id string, liveness bool) *infer.Manifest {
 	return m
 }
 
-// fakeWeights are the files of FakeManifest.
-var fakeWeights = map[string]string{
+// weights are the files of Manifest.
+var weights = map[string]string{
 	"detect.onnx": "fake detector", "embed.onnx": "fake embedder",
 	"liveness-near.onnx": "fake liveness near", "liveness-wide.onnx": "fake liveness wide",
 }
 
-// WriteFake writes a bundle of fake models into a new folder: the files that the stages and variants of the manifest name,
-// pinned there, and bundle.json. extra holds files beside those of FakeManifest.
-func WriteFake(t testing.TB, m *infer.Manifest, extra map[string]string) string {
+// Write writes a bundle of fake models into a new folder: the files that the stages and variants of the manifest name,
+// pinned there, and bundle.json. extra holds files beside those of Manifest.
+func Write(t testing.TB, m *infer.Manifest, extra map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	write := func(name, content string) {
@@ -283,7 +288,7 @@ func WriteFake(t testing.TB, m *infer.Manifest, extra map[string]string) string 
 		}
 	}
 	for i := range m.Stages {
-		if content, ok := fakeWeights[m.Stages[i].File]; ok {
+		if content, ok := weights[m.Stages[i].File]; ok {
 			write(m.Stages[i].File, content)
 		}
 	}
