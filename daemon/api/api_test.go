@@ -3,10 +3,12 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"image"
 	"image/jpeg"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -115,6 +117,9 @@ func TestBadRequests(t *testing.T) {
 		{"after a bad id", "GET", "/v1/subjects?after=x", "", 400, "invalid", "must be an id"},
 		{"delete a bad id", "DELETE", "/v1/subjects/..%2f..", "", 400, "invalid", "32 lowercase hex digits"},
 		{"delete nobody", "DELETE", "/v1/subjects/" + nobody, "", 404, "not_found", nobody},
+		{"export without a word", "POST", "/v1/models/x/export", `{}`, 400, "bad_request", "in_clear must be true"},
+		{"export of nothing", "POST", "/v1/models/x/export", `{"in_clear":true}`, 404, "no_model_bundle", "x"},
+		{"verify of nothing", "POST", "/v1/models/x/verify", "", 404, "no_model_bundle", "x"},
 		{"relative folder", "POST", "/v1/models", `{"path":"models"}`, 400, "bad_request", "absolute"},
 		{"no such preset", "POST", "/v1/models", `{"path":"/","preset":"x"}`, 404, "no_preset", "face-liveness"},
 		{"no such folder", "POST", "/v1/models", `{"path":"/nowhere"}`, 422, "import", "/nowhere"},
@@ -231,6 +236,21 @@ func TestClients(t *testing.T) {
 		{"nobody", func(c *Client) (any, error) {
 			return c.Verify(t.Context(), strings.Repeat("0", 32), pics[0])
 		}, "not_found"},
+		{"inspect", func(c *Client) (any, error) { return c.Model(t.Context(), a.Status().Model) }, ""},
+		{"verify the bundle", func(c *Client) (any, error) {
+			r, err := c.VerifyModel(t.Context(), a.Status().Model)
+			for i := range r.WarmUps {
+				r.WarmUps[i].Milliseconds = 0
+			}
+			return r, err
+		}, ""},
+		{"export", func(c *Client) (any, error) {
+			h := sha256.New()
+			err := c.ExportModel(t.Context(), a.Status().Model, h)
+			return h.Sum(nil), err
+		}, ""},
+		{"export nothing", func(c *Client) (any, error) { return nil, c.ExportModel(t.Context(), "nothing", io.Discard) }, "no_model_bundle"},
+		{"inspect nothing", func(c *Client) (any, error) { return c.Model(t.Context(), "nothing") }, "no_model_bundle"},
 		{"import again", func(c *Client) (any, error) {
 			return c.ImportModel(t.Context(), ImportRequest{Path: infertest.Data(t, "models"), Preset: "face"})
 		}, ""},

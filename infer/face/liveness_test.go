@@ -2,6 +2,8 @@ package face_test
 
 import (
 	"context"
+	"errors"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -13,6 +15,7 @@ import (
 	"vigil/infer/face"
 	"vigil/infer/infertest"
 	"vigil/infer/preset"
+	"vigil/sensors/replay"
 )
 
 // presetOf is a preset that must be there.
@@ -95,6 +98,53 @@ func TestLivenessOfOpenPictures(t *testing.T) {
 			name, len(scores)-below, len(scores), least, 100*(1-bonaFide), at(1), at(5), at(10), at(50))
 		if bonaFide < share {
 			t.Errorf("%s: only %.1f %% are bona fide", name, 100*bonaFide)
+		}
+	}
+}
+
+// TestLivenessOfLivingPeople: two people before a camera, every fifth frame of their clips; -v prints the figures. A floor
+// of a half keeps a broken crop from passing; what is reached is in the log.
+func TestLivenessOfLivingPeople(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(infertest.Data(t, "clips"), "P*", "*.mjpeg"))
+	if err != nil || len(files) == 0 {
+		t.Skipf("the data set has no clips (%v)", err)
+	}
+	for name := range livenessPresets {
+		p, least := pipeline(t, name), presetOf(t, name).Liveness.Score
+		r, alive, faces := p.NewResult(), 0, 0
+		for _, file := range files {
+			src, err := replay.Open(replay.Options{Name: "clip", Path: file, Step: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n := 0; ; n++ {
+				f, err := src.Next(t.Context())
+				if errors.Is(err, io.EOF) {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n%5 == 0 {
+					if err := p.Process(t.Context(), f, r); err != nil {
+						t.Fatal(err)
+					}
+					for i := range r.Faces {
+						faces++
+						if r.Faces[i].Liveness >= least {
+							alive++
+						}
+					}
+				}
+				f.Release()
+			}
+			if err := src.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Logf("%s: %d of %d faces in %d clips are bona fide (BPCER %.1f %%)", name, alive, faces, len(files), 100*(1-float64(alive)/float64(faces)))
+		if faces < 50 || 2*alive < faces {
+			t.Errorf("%s: only %d of %d", name, alive, faces)
 		}
 	}
 }
