@@ -11,7 +11,7 @@ import (
 // KindLiveness is the kind of stages that tell a bona fide presentation from an attack.
 const KindLiveness = "liveness"
 
-// AnyName, in a preset, stands for the name of the only tensor on that side of the model, whatever it is.
+// AnyName stands in a preset for the name of the only tensor on that side of the model, whatever it is.
 const AnyName = "*"
 
 // Stage is one step of the pipeline.

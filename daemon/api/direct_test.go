@@ -43,6 +43,7 @@ func TestDirectPassesOnWhatTheHandlerWrites(t *testing.T) {
 		t.Error(err)
 	}
 	silent := ask(t, func(http.ResponseWriter, *http.Request) {})
+	defer silent.Body.Close()
 	if text, err := io.ReadAll(silent.Body); err != nil || len(text) != 0 || silent.StatusCode != http.StatusOK {
 		t.Errorf("a handler that writes nothing: %q, %v, %d", text, err, silent.StatusCode)
 	}
@@ -54,6 +55,7 @@ func TestDirectEndsInAnErrorWhatWasCutOff(t *testing.T) {
 		_, _ = io.WriteString(w, "half")
 		panic(http.ErrAbortHandler)
 	})
+	defer resp.Body.Close()
 	if text, err := io.ReadAll(resp.Body); string(text) != "half" || !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("%q, %v", text, err)
 	}
