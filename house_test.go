@@ -41,7 +41,7 @@ var bans = []ban{
 	{"unsafe", []string{"vigil/kernels/", "vigil/infer/ort", "vigil/infer/trt", "vigil/secure/mem"}, "pointer tricks are kept where their rules are known"},
 	{"os/exec", []string{"vigil/daemon", "vigil/secure/securetest", "vigil/fleet/fleettest"}, "the appliance starts no processes"},
 	{"net/http/httptest", nil, "test helpers do not ship"},
-	{"testing", []string{"vigil/store/storetest", "vigil/infer/infertest", "vigil/daemon/daemontest"}, "test code does not ship"},
+	{"testing", []string{"vigil/store/storetest", "vigil/infer/infertest", "vigil/infer/infertest/fake", "vigil/daemon/daemontest"}, "test code does not ship"},
 	{"log", nil, "the log is structured: log/slog"},
 	{"github.com/mochi-mqtt/server/v2", []string{"vigil/fleet/fleettest"}, "the broker of tests and the demo is no part of the device"},
 	{"github.com/yalue/onnxruntime_go", []string{"vigil/infer/ort"}, "one adapter for the runtime"},
@@ -55,7 +55,7 @@ var bans = []ban{
 // shipped must not be among the dependencies of the binary that ships (build tag appliance).
 var notShipped = []string{
 	"testing", "net/http/httptest", "os/exec", "vigil/secure/securetest", "vigil/fleet/fleettest", "vigil/store/storetest",
-	"vigil/infer/infertest", "vigil/daemon/daemontest", "github.com/mochi-mqtt/server/v2",
+	"vigil/infer/infertest", "vigil/infer/infertest/fake", "vigil/daemon/daemontest", "github.com/mochi-mqtt/server/v2",
 }
 
 // pkg is what `go list -json` says of a package.

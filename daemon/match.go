@@ -20,7 +20,8 @@ func (a *app) verifyCommand() *cobra.Command {
 		Short: "Compare a picture with one enrolled person (1:1)",
 		Long: "Compare the one clear face of a JPEG or PNG picture with an enrolled person; - reads the picture\n" +
 			"from standard input. The exit code is 0 for a match and 3 for anything else, also for a person\n" +
-			"who is locked after too many failures.",
+			"who is locked after too many failures, and for a presentation attack (a picture or a screen instead\n" +
+			"of the person) where policy.liveness is \"required\".",
 		Args: exactly("a PICTURE"),
 		RunE: func(c *cobra.Command, files []string) error {
 			if subject == "" {
@@ -84,7 +85,7 @@ func (a *app) decisions(list []core.Decision, v any) error {
 		rows = append(rows, decisionRow(d))
 	}
 	err := a.print(v, func(w io.Writer) {
-		table(w, []string{"OUTCOME", "SUBJECT", "SCORE", "THRESHOLD", "QUALITY", "LOCKED UNTIL"}, rows)
+		table(w, []string{"OUTCOME", "SUBJECT", "SCORE", "THRESHOLD", "QUALITY", "LIVENESS", "LOCKED UNTIL"}, rows)
 	})
 	if err == nil && !matched {
 		return &codeError{code: exitNoMatch}
@@ -92,17 +93,20 @@ func (a *app) decisions(list []core.Decision, v any) error {
 	return err
 }
 
-// decisionRow leaves empty what was not measured: a locked person is not compared, a poor face gets no score.
+// decisionRow leaves empty what was not measured: a locked person is not compared, a poor face and an attack get no score.
 func decisionRow(d core.Decision) []string {
-	row := []string{string(d.Outcome), orDash(d.Subject), "-", "-", "-", ""}
+	row := []string{string(d.Outcome), orDash(d.Subject), "-", "-", "-", "", ""}
 	if d.Outcome != decide.LockedOut {
 		row[3], row[4] = fmt.Sprintf("%.3f", d.Threshold), fmt.Sprintf("%.2f", d.Quality)
-		if d.Outcome != decide.LowQuality {
+		if d.Outcome != decide.LowQuality && d.Outcome != decide.PresentationAttack {
 			row[2] = fmt.Sprintf("%.3f", d.Score)
 		}
 	}
+	if d.Liveness != nil {
+		row[5] = fmt.Sprintf("%.2f of %.2f", d.Liveness.Score, d.Liveness.Threshold)
+	}
 	if !d.Until.IsZero() {
-		row[5] = d.Until.Local().Format(time.DateTime)
+		row[6] = d.Until.Local().Format(time.DateTime)
 	}
 	return row
 }

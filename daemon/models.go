@@ -9,38 +9,50 @@ import (
 
 	"vigil/daemon/api"
 	"vigil/daemon/core"
+	"vigil/infer"
 )
 
 func (a *app) modelsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "models",
-		Short: "List, import and remove model bundles",
+		Short: "Import, list, inspect, verify, export and remove model bundles",
 		Args:  exactly(),
-		RunE: func(c *cobra.Command, _ []string) error {
-			return a.with(c.Context(), func(cl *api.Client) error {
-				list, err := cl.Models(c.Context())
-				if err != nil {
-					return err
-				}
-				return a.print(list, func(w io.Writer) { a.printModels(w, list) })
-			})
-		},
+		RunE:  a.listModels,
 	}
-	c.AddCommand(a.importCommand(), a.removeCommand())
+	list := &cobra.Command{
+		Use:   "list",
+		Short: "List the imported bundles, which are in use, and which file of each stage runs",
+		Args:  exactly(),
+		RunE:  a.listModels,
+	}
+	c.AddCommand(a.importCommand(), list, a.inspectCommand(), a.verifyModelCommand(), a.exportCommand(), a.removeCommand())
 	return c
+}
+
+func (a *app) listModels(c *cobra.Command, _ []string) error {
+	return a.with(c.Context(), func(cl *api.Client) error {
+		list, err := cl.Models(c.Context())
+		if err != nil {
+			return err
+		}
+		return a.print(list, func(w io.Writer) { a.printModels(w, list) })
+	})
 }
 
 func (a *app) importCommand() *cobra.Command {
 	var q api.ImportRequest
 	c := &cobra.Command{
-		Use:   "import DIR",
+		Use:   "import PATH",
 		Short: "Check a bundle, run it once, and seal it",
-		Long: "Check the files of a bundle against its bundle.json, run every model once, and keep them sealed\n" +
-			"under the device's keys. --preset face takes well-known public models, which have no bundle.json.\n" +
-			"DIR is a folder that vigild's user can read. Importing the same bundle again changes nothing.",
-		Args: exactly("a DIR"),
-		RunE: func(c *cobra.Command, dirs []string) (err error) {
-			if q.Dir, err = filepath.Abs(dirs[0]); err != nil {
+		Long: "Check the files of a bundle against its bundle.json, load and run every model once, and keep them\n" +
+			"sealed under the device's keys. PATH is a folder or a tar file that vigild's user can read; a tar has\n" +
+			"the files at its root (tar -C DIR -cf FILE .), without compression. Importing the same bundle again\n" +
+			"changes nothing.\n\n" +
+			"--preset takes well-known public models, which have no bundle.json; PATH holds the weights only:\n" + presetList() +
+			"`vigild models inspect --preset NAME` says which files a preset wants, and how it uses them.",
+		Args: exactly("a PATH"),
+		RunE: func(c *cobra.Command, paths []string) (err error) {
+			if q.Path, err = filepath.Abs(paths[0]); err != nil {
 				return err
 			}
 			return a.with(c.Context(), func(cl *api.Client) error {
@@ -54,15 +66,15 @@ func (a *app) importCommand() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&q.Preset, "preset", "", "use this built-in manifest; DIR holds the weights only")
+	c.Flags().StringVar(&q.Preset, "preset", "", "use this built-in manifest; PATH holds the weights only")
 	return c
 }
 
 func importRemedy(preset string) string {
 	if preset == "" {
-		return "name the folder of a bundle, or add --preset face for the public models"
+		return "name the folder or the tar of a bundle, or add --preset face for the public models"
 	}
-	return "name a folder with the files of the preset, which vigild's user can read"
+	return "name a folder or a tar with the files of the preset, which vigild's user can read"
 }
 
 func (a *app) removeCommand() *cobra.Command {
@@ -94,17 +106,39 @@ func printModel(w io.Writer, m core.ModelInfo) {
 	fmt.Fprintln(w, m.ID)
 	if m.Problem != "" {
 		fmt.Fprintf(w, "  PROBLEM      %s\n", m.Problem)
-		return
 	}
-	fmt.Fprintf(w, "  what         %s\n  licence      %s\n  templates    %d x int8\n", m.Title, m.Licence, m.Dimension)
+	if m.Modality == "" {
+		return // it does not open
+	}
+	fmt.Fprintf(w, "  what         %s\n  licence      %s\n  templates    %s, %d x %s\n", m.Title, m.Licence, m.Modality, m.Dimension, m.TemplateType)
 	fmt.Fprintf(w, "  thresholds   verify %.3f, identify %.3f, duplicate %.3f (set on %s)\n", m.Verify, m.Identify, m.Duplicate, m.DataSet)
-	fmt.Fprintf(w, "  at rest      %s, sealed\n", bytesText(m.SealedBytes))
-	if !m.InUse {
-		fmt.Fprintln(w, "  in use       no")
-		return
+	fmt.Fprintf(w, "  liveness     %s\n", livenessText(m.Liveness))
+	if m.SealedBytes > 0 {
+		fmt.Fprintf(w, "  at rest      %s, sealed\n", bytesText(m.SealedBytes))
 	}
-	fmt.Fprintf(w, "  in use       on %s\n", m.Runtime)
+	for _, c := range m.Choices {
+		fmt.Fprintf(w, "  runs         %s: %s (%s): %s\n", c.Stage, c.File, c.Precision, c.Reason)
+	}
+	switch {
+	case m.InUse:
+		fmt.Fprintf(w, "  in use       on %s\n", m.Runtime)
+	case m.SealedBytes > 0:
+		fmt.Fprintln(w, "  in use       no")
+	}
 	for _, p := range m.PassedOver {
 		fmt.Fprintf(w, "  passed over  %s\n", p)
 	}
+}
+
+func livenessText(l *infer.Liveness) string {
+	if l == nil {
+		return "none: presentation attacks are not noticed"
+	}
+	rate := func(r *float64) string {
+		if r == nil {
+			return "not measured"
+		}
+		return fmt.Sprintf("%.1f %%", *r*100)
+	}
+	return fmt.Sprintf("bona fide from %.2f (BPCER %s, APCER %s; set on %s)", l.Score, rate(l.BPCER), rate(l.APCER), l.DataSet)
 }

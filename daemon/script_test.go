@@ -43,6 +43,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("MODELS", filepath.Join(data, "models"))
 			e.Setenv("CLIP", filepath.Join(data, "clips", "P1", "yes.15fps.mjpeg"))
 			e.Setenv("PHOTOS", filepath.Join(data, "photos"))
+			e.Setenv("SPOOF", filepath.Join(data, "spoof"))
 			e.Setenv("FACES", filepath.Join(data, "faces", "lfw"))
 			return nil
 		},

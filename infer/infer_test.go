@@ -18,7 +18,7 @@ import (
 
 // good is a small valid manifest.
 const good = `{
- "format": 1, "id": "face-a.1", "modality": "face", "title": "t", "licence": "MIT",
+ "format": 2, "id": "face-a.1", "modality": "face", "title": "t", "licence": "MIT",
  "stages": [
   {"name": "detect", "file": "d.onnx", "deadline_ms": 2.5,
    "inputs": [{"name": "in", "type": "float32", "shape": [1, 3, 8, 8]}],
@@ -71,11 +71,11 @@ func TestParseManifest(t *testing.T) {
 func TestParseManifestRefuses(t *testing.T) {
 	long := strings.Repeat("a", 65)
 	for _, c := range []struct{ name, old, new, want string }{
-		{"other format", `"format": 1`, `"format": 2`, "reads format 1"},
-		{"format missing", `"format": 1, `, ``, "format 0"},
+		{"other format", `"format": 2`, `"format": 3`, "reads formats 1 and 2"},
+		{"format missing", `"format": 2, `, ``, "format 0"},
 		{"unknown field", `"title"`, `"titel"`, `unknown field "titel"`},
 		{"unknown field of a stage", `"deadline_ms": 1}`, `"deadline_ms": 1, "budget": 2}`, `unknown field "budget"`},
-		{"wrong type", `"format": 1`, `"format": "1"`, "format"},
+		{"wrong type", `"format": 2`, `"format": "2"`, "format"},
 		{"id empty", `"face-a.1"`, `""`, "id"},
 		{"id with a slash", `"face-a.1"`, `"../x"`, "id"},
 		{"id in capitals", `"face-a.1"`, `"Face"`, "id"},
@@ -164,11 +164,23 @@ func TestPresetsParse(t *testing.T) {
 
 func FuzzParseManifest(f *testing.F) {
 	f.Add([]byte(good))
-	face, err := os.ReadFile("preset/face.json")
+	old, err := os.ReadFile("testdata/face-format1.json")
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(face)
+	f.Add(old)
+	for _, name := range preset.Names() {
+		m, err := preset.Load(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		text, err := json.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	f.Add([]byte(withVariant))
 	f.Add([]byte("null"))
 	f.Add([]byte(`{"format":1}`))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -45,7 +45,7 @@ func (m *Manifest) ReadFile(dir fs.FS, name string) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("file %q is not part of bundle %s", name, m.ID)
 	}
-	f, err := dir.Open(name)
+	f, err := openPlain(dir, name)
 	if err != nil {
 		return nil, fmt.Errorf("bundle %s: %w", m.ID, err)
 	}
@@ -60,11 +60,12 @@ func (m *Manifest) ReadFile(dir fs.FS, name string) ([]byte, error) {
 	return data, nil
 }
 
-// FromDir is a Model over an unpacked bundle. manifest may be nil, then bundle.json is read from dir; a preset passes
-// its own and needs only the weights there.
+// FromDir is a Model over an unpacked bundle, or over a tar of one (see OpenTar). manifest may be nil, then bundle.json is
+// read from dir; a preset passes its own and needs only the weights there. Files that a preset leaves open are pinned in
+// the manifest to what lies in dir now.
 func FromDir(dir fs.FS, manifest *Manifest) (*Model, error) {
 	if manifest == nil {
-		f, err := dir.Open(ManifestName)
+		f, err := openPlain(dir, ManifestName)
 		if err != nil {
 			return nil, fmt.Errorf("not a bundle: %w", err)
 		}
@@ -77,6 +78,15 @@ func FromDir(dir fs.FS, manifest *Manifest) (*Model, error) {
 			return nil, err
 		}
 	}
+	for name, spec := range manifest.Files {
+		if !spec.open() {
+			continue
+		}
+		var err error
+		if manifest.Files[name], err = pin(dir, name); err != nil {
+			return nil, fmt.Errorf("bundle %s: %w", manifest.ID, err)
+		}
+	}
 	open := func(name string) (Weights, error) {
 		data, err := manifest.ReadFile(dir, name)
 		if err != nil {
@@ -85,6 +95,36 @@ func FromDir(dir fs.FS, manifest *Manifest) (*Model, error) {
 		return plainWeights(data), nil
 	}
 	return &Model{Manifest: manifest, Open: open}, nil
+}
+
+// openPlain opens a file, but no device or pipe, which could block for ever.
+func openPlain(dir fs.FS, name string) (fs.File, error) {
+	info, err := fs.Stat(dir, name)
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: name, Err: errors.New("not a plain file")}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return dir.Open(name)
+}
+
+// pin describes a file as it is.
+func pin(dir fs.FS, name string) (FileSpec, error) {
+	f, err := openPlain(dir, name)
+	if err != nil {
+		return FileSpec{}, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, io.LimitReader(f, MaxModelBytes+1))
+	if err != nil {
+		return FileSpec{}, fmt.Errorf("file %s: %w", name, err)
+	}
+	if n == 0 || n > MaxModelBytes {
+		return FileSpec{}, fmt.Errorf("file %s: %d bytes: above 0, at most %d", name, n, MaxModelBytes)
+	}
+	return FileSpec{SHA256: hex.EncodeToString(h.Sum(nil)), Bytes: n}, nil
 }
 
 // plainWeights are weights that were no secret: they come from an open folder.

@@ -1,5 +1,12 @@
 package infer
 
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
 // Dialects of quantised graphs. Both are explicit QuantizeLinear/DequantizeLinear pairs in standard ONNX.
 const (
 	// DialectCPU has asymmetric uint8 activations and symmetric int8 weights per channel: what ONNX Runtime's CPU
@@ -30,4 +37,107 @@ type Gate struct {
 	FP32Seconds float64 `json:"fp32_seconds"` // median latency of one run at batch 1
 	Seconds     float64 `json:"variant_seconds"`
 	Machine     string  `json:"machine"` // processor and runtime that the latency was measured on
+}
+
+// Verdicts of a gate.
+const (
+	VerdictPassed = "passed"
+	VerdictForced = "forced"
+)
+
+var (
+	precisions = []string{"int8"}
+	dialects   = []string{DialectCPU, DialectTensorRT}
+)
+
+// validateVariants checks the variants of a stage that has a file.
+func (m *Manifest) validateVariants(s *Stage) error {
+	for i, v := range s.Variants {
+		twice := func(o Variant) bool { return o.Precision == v.Precision && o.Dialect == v.Dialect }
+		_, listed := m.Files[v.File]
+		var err error
+		switch {
+		case !slices.Contains(precisions, v.Precision):
+			err = fmt.Errorf("precision %q: one of %s", v.Precision, strings.Join(precisions, ", "))
+		case !slices.Contains(dialects, v.Dialect):
+			err = fmt.Errorf("dialect %q: one of %s", v.Dialect, strings.Join(dialects, ", "))
+		case slices.ContainsFunc(s.Variants[:i], twice):
+			err = fmt.Errorf("%s in dialect %s is there twice", v.Precision, v.Dialect)
+		case !listed:
+			err = fmt.Errorf("file %q is not listed under files", v.File)
+		case v.File == s.File:
+			err = fmt.Errorf("file %q is the stage's own", v.File)
+		default:
+			err = v.Gate.validate()
+		}
+		if err != nil {
+			return fmt.Errorf("variants[%d]: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (g *Gate) validate() error {
+	switch {
+	case g.Verdict != VerdictPassed && g.Verdict != VerdictForced:
+		return fmt.Errorf("gate.verdict %q: %q or %q; a variant that was refused is not in a bundle", g.Verdict, VerdictPassed, VerdictForced)
+	case g.Verdict == VerdictForced && g.Reason == "":
+		return errors.New("gate.reason: a forced variant says why it was refused")
+	case !finite(g.FP32, g.Variant, g.FP32Seconds, g.Seconds):
+		return errors.New("gate: its figures must be finite numbers")
+	case g.FP32Seconds < 0 || g.Seconds < 0:
+		return errors.New("gate: latencies are not negative")
+	}
+	return nil
+}
+
+// Choice says which file of a stage a runtime loads, and why.
+type Choice struct {
+	Stage     string `json:"stage"`
+	File      string `json:"file"`
+	Precision string `json:"precision"`         // "float32", or that of a variant
+	Dialect   string `json:"dialect,omitempty"` // of a variant
+	Reason    string `json:"reason"`            // in words
+}
+
+// Choose picks the file of the stage for a runtime that runs these dialects best, the best first: the first variant in
+// the order of preference, for whatever is in a bundle has passed its gate or was forced through it; else the float file.
+func (s *Stage) Choose(preferred []string) Choice {
+	for _, d := range preferred {
+		for _, v := range s.Variants {
+			if v.Dialect != d {
+				continue
+			}
+			return Choice{Stage: s.Name, File: v.File, Precision: v.Precision, Dialect: d, Reason: v.Gate.String()}
+		}
+	}
+	c := Choice{Stage: s.Name, File: s.File, Precision: "float32", Reason: "the bundle has no variant of this stage"}
+	if len(s.Variants) > 0 {
+		var have []string
+		for _, v := range s.Variants {
+			have = append(have, v.Dialect)
+		}
+		wanted := "none"
+		if len(preferred) > 0 {
+			wanted = strings.Join(preferred, ", ")
+		}
+		c.Reason = fmt.Sprintf("no variant in a dialect that this runtime prefers (it prefers %s; the bundle has %s)", wanted, strings.Join(have, ", "))
+	}
+	return c
+}
+
+// String is the verdict in words.
+func (g Gate) String() string {
+	text := fmt.Sprintf("its gate %s", g.Verdict)
+	if g.Verdict == VerdictForced {
+		text = "forced although its gate refused it: " + g.Reason
+	}
+	if g.Metric != "" {
+		text += fmt.Sprintf(" (%s: %.4g against %.4g in float", g.Metric, g.Variant, g.FP32)
+		if g.Seconds > 0 {
+			text += fmt.Sprintf("; %.1fx as fast", g.FP32Seconds/g.Seconds)
+		}
+		text += ")"
+	}
+	return text
 }

@@ -16,7 +16,7 @@ type Norm struct {
 type Letterbox struct {
 	srcW, srcH, dstW, dstH int
 	outW, outH             int // the part of the tensor the picture covers
-	scale                  float32
+	scaleX, scaleY         float32
 	cols, rows             axis
 	acc                    []float32 // one vertically filtered row, 3*srcW
 	line                   []byte    // one converted source row, 3*srcW
@@ -25,24 +25,32 @@ type Letterbox struct {
 // NewLetterbox makes the tables to scale srcW x srcH pixels into a dstW x dstH tensor. All sizes must be positive.
 func NewLetterbox(srcW, srcH, dstW, dstH int) *Letterbox {
 	s := math.Min(float64(dstW)/float64(srcW), float64(dstH)/float64(srcH))
-	l := &Letterbox{
-		srcW: srcW, srcH: srcH, dstW: dstW, dstH: dstH,
-		outW:  min(dstW, max(1, int(math.Round(float64(srcW)*s)))),
-		outH:  min(dstH, max(1, int(math.Round(float64(srcH)*s)))),
-		scale: float32(s),
-		acc:   make([]float32, 3*srcW),
-		line:  make([]byte, 3*srcW),
+	outW := min(dstW, max(1, int(math.Round(float64(srcW)*s))))
+	outH := min(dstH, max(1, int(math.Round(float64(srcH)*s))))
+	return newLetterbox([4]int{srcW, srcH, dstW, dstH}, outW, outH, s, s)
+}
+
+// NewStretch is NewLetterbox for models that want the whole tensor covered: the aspect ratio is not kept.
+func NewStretch(srcW, srcH, dstW, dstH int) *Letterbox {
+	return newLetterbox([4]int{srcW, srcH, dstW, dstH}, dstW, dstH, float64(dstW)/float64(srcW), float64(dstH)/float64(srcH))
+}
+
+func newLetterbox(size [4]int, outW, outH int, sx, sy float64) *Letterbox {
+	srcW, srcH := size[0], size[1]
+	return &Letterbox{
+		srcW: srcW, srcH: srcH, dstW: size[2], dstH: size[3], outW: outW, outH: outH,
+		scaleX: float32(sx), scaleY: float32(sy),
+		cols: newAxis(srcW, outW, 1/sx), rows: newAxis(srcH, outH, 1/sy),
+		acc: make([]float32, 3*srcW), line: make([]byte, 3*srcW),
 	}
-	l.cols = newAxis(srcW, l.outW, 1/s)
-	l.rows = newAxis(srcH, l.outH, 1/s)
-	return l
 }
 
 // Fits reports whether the tables are for pictures of this size.
 func (l *Letterbox) Fits(w, h int) bool { return l.srcW == w && l.srcH == h }
 
-// Scale is tensor pixels per source pixel: source coordinate = tensor coordinate / Scale.
-func (l *Letterbox) Scale() float32 { return l.scale }
+// Scale is tensor pixels per source pixel, across and down: source coordinate = tensor coordinate / Scale. The two are
+// equal unless the letterbox stretches.
+func (l *Letterbox) Scale() (x, y float32) { return l.scaleX, l.scaleY }
 
 // Into writes the scaled picture as planar float32 [3, dstH, dstW] into dst. im must be of the size the tables are for.
 func (l *Letterbox) Into(dst []float32, im *Image, n *Norm) {

@@ -143,7 +143,7 @@ func TestLetterboxRefusesAnotherSize(t *testing.T) {
 	l := NewLetterbox(10, 10, 5, 5)
 	mustPanic(t, "picture", func() { l.Into(make([]float32, 75), flat(10, 11, 0), &plain) })
 	mustPanic(t, "tensor", func() { l.Into(make([]float32, 74), flat(10, 10, 0), &plain) })
-	if !l.Fits(10, 10) || l.Fits(11, 10) || l.Scale() != 0.5 {
+	if x, y := l.Scale(); !l.Fits(10, 10) || l.Fits(11, 10) || x != 0.5 || y != 0.5 {
 		t.Error("Fits or Scale is wrong")
 	}
 }
@@ -163,6 +163,11 @@ func TestKernelsAllocateNothing(t *testing.T) {
 		if n := testing.AllocsPerRun(5, func() { Warp(dst, 32, 32, im, Affine{A: 2, D: 2}, &plain) }); n != 0 {
 			t.Errorf("Warp of %v: %v allocations", im.Format, n)
 		}
+		for _, area := range []bool{false, true} {
+			if n := testing.AllocsPerRun(5, func() { CropResize(dst, 32, 32, im, Rect{-9, 3, 90, 60}, area, &plain) }); n != 0 {
+				t.Errorf("CropResize of %v: %v allocations", im.Format, n)
+			}
+		}
 	}
 	if n := testing.AllocsPerRun(5, func() { DotRows(scores, rows, 128, q) }); n != 0 {
 		t.Errorf("DotRows: %v allocations", n)
@@ -179,5 +184,20 @@ func BenchmarkLetterbox320(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		l.Into(dst, im, &plain)
+	}
+}
+
+func TestStretchCoversTheTensor(t *testing.T) {
+	im := flat(40, 10, 200)
+	l := NewStretch(40, 10, 20, 20)
+	if x, y := l.Scale(); x != 0.5 || y != 2 {
+		t.Errorf("scales %v and %v, want 0.5 and 2", x, y)
+	}
+	dst := make([]float32, 3*20*20)
+	l.Into(dst, im, &plain)
+	for i, v := range dst {
+		if !near(v, 200, 1e-3) {
+			t.Fatalf("value %d is %v: a part of the tensor is not the picture", i, v)
+		}
 	}
 }

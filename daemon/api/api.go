@@ -17,13 +17,11 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"vigil/daemon/core"
-	"vigil/infer/preset"
 )
 
 // writeTimeout is how long a client may take to read an answer. The work before it has bounds of its own.
@@ -54,6 +52,9 @@ func newHandler(a *core.Appliance, log *slog.Logger, bodyBytes int64) http.Handl
 	})
 	h.route("GET /v1/models", func(request) (any, error) { return a.Models() })
 	h.route("POST /v1/models", h.importModel)
+	h.route("GET /v1/models/{id}", func(r request) (any, error) { return a.Model(r.PathValue("id")) })
+	h.route("POST /v1/models/{id}/verify", func(r request) (any, error) { return a.VerifyModel(r.Context(), r.PathValue("id")) })
+	h.mux.HandleFunc("POST /v1/models/{id}/export", h.exportModel)
 	h.route("DELETE /v1/models/{id}", func(r request) (any, error) {
 		return struct{}{}, a.RemoveModel(r.Context(), r.PathValue("id"))
 	})
@@ -200,12 +201,9 @@ func (h *handler) importModel(r request) (any, error) {
 	if err := body(r, &q); err != nil {
 		return nil, err
 	}
-	if !filepath.IsAbs(q.Dir) {
-		return nil, fmt.Errorf("%w: dir %q must be an absolute path", errBadRequest, q.Dir)
+	if !filepath.IsAbs(q.Path) {
+		return nil, fmt.Errorf("%w: path %q must be absolute", errBadRequest, q.Path)
 	}
-	if q.Preset != "" && !slices.Contains(preset.Names(), q.Preset) {
-		return nil, fmt.Errorf("%w: %q; there are: %s", errNoPreset, q.Preset, strings.Join(preset.Names(), ", "))
-	}
-	id, err := h.app.ImportModel(r.Context(), q.Dir, q.Preset)
+	id, err := h.app.ImportModel(r.Context(), q.Path, q.Preset)
 	return map[string]string{"id": id}, forImport(err)
 }

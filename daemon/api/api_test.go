@@ -3,10 +3,12 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"image"
 	"image/jpeg"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -115,9 +117,12 @@ func TestBadRequests(t *testing.T) {
 		{"after a bad id", "GET", "/v1/subjects?after=x", "", 400, "invalid", "must be an id"},
 		{"delete a bad id", "DELETE", "/v1/subjects/..%2f..", "", 400, "invalid", "32 lowercase hex digits"},
 		{"delete nobody", "DELETE", "/v1/subjects/" + nobody, "", 404, "not_found", nobody},
-		{"relative folder", "POST", "/v1/models", `{"dir":"models"}`, 400, "bad_request", "absolute"},
-		{"no such preset", "POST", "/v1/models", `{"dir":"/","preset":"x"}`, 404, "no_preset", "there are: face"},
-		{"no such folder", "POST", "/v1/models", `{"dir":"/nowhere"}`, 422, "import", "/nowhere"},
+		{"export without a word", "POST", "/v1/models/x/export", `{}`, 400, "bad_request", "in_clear must be true"},
+		{"export of nothing", "POST", "/v1/models/x/export", `{"in_clear":true}`, 404, "no_model_bundle", "x"},
+		{"verify of nothing", "POST", "/v1/models/x/verify", "", 404, "no_model_bundle", "x"},
+		{"relative folder", "POST", "/v1/models", `{"path":"models"}`, 400, "bad_request", "absolute"},
+		{"no such preset", "POST", "/v1/models", `{"path":"/","preset":"x"}`, 404, "no_preset", "face-liveness"},
+		{"no such folder", "POST", "/v1/models", `{"path":"/nowhere"}`, 422, "import", "/nowhere"},
 		{"no such bundle", "DELETE", "/v1/models/x", "", 404, "no_model_bundle", "x"},
 		{"a path as a bundle", "DELETE", "/v1/models/..%2fidentity", "", 404, "no_model_bundle", "identity"},
 	} {
@@ -177,7 +182,7 @@ func TestBadBundles(t *testing.T) {
 		}
 	}
 	for dir, code := range map[string]string{bad: "manifest", wrong: "checksum"} {
-		p := problem(t, send(t, h, http.MethodPost, "/v1/models", toJSON(t, ImportRequest{Dir: dir})))
+		p := problem(t, send(t, h, http.MethodPost, "/v1/models", toJSON(t, ImportRequest{Path: dir})))
 		if p.Status != http.StatusUnprocessableEntity || p.Code != code {
 			t.Errorf("%s: %+v", code, p)
 		}
@@ -231,8 +236,23 @@ func TestClients(t *testing.T) {
 		{"nobody", func(c *Client) (any, error) {
 			return c.Verify(t.Context(), strings.Repeat("0", 32), pics[0])
 		}, "not_found"},
+		{"inspect", func(c *Client) (any, error) { return c.Model(t.Context(), a.Status().Model) }, ""},
+		{"verify the bundle", func(c *Client) (any, error) {
+			r, err := c.VerifyModel(t.Context(), a.Status().Model)
+			for i := range r.WarmUps {
+				r.WarmUps[i].Milliseconds = 0
+			}
+			return r, err
+		}, ""},
+		{"export", func(c *Client) (any, error) {
+			h := sha256.New()
+			err := c.ExportModel(t.Context(), a.Status().Model, h)
+			return h.Sum(nil), err
+		}, ""},
+		{"export nothing", func(c *Client) (any, error) { return nil, c.ExportModel(t.Context(), "nothing", io.Discard) }, "no_model_bundle"},
+		{"inspect nothing", func(c *Client) (any, error) { return c.Model(t.Context(), "nothing") }, "no_model_bundle"},
 		{"import again", func(c *Client) (any, error) {
-			return c.ImportModel(t.Context(), ImportRequest{Dir: infertest.Data(t, "models"), Preset: "face"})
+			return c.ImportModel(t.Context(), ImportRequest{Path: infertest.Data(t, "models"), Preset: "face"})
 		}, ""},
 		{"remove the bundle in use", func(c *Client) (any, error) {
 			return nil, c.RemoveModel(t.Context(), a.Status().Model)

@@ -68,71 +68,47 @@ func Direct(a *core.Appliance) *Client {
 	return &Client{http: &http.Client{Transport: direct{Handler(a, slog.New(slog.DiscardHandler))}}}
 }
 
-// direct is a transport without a network.
-type direct struct{ h http.Handler }
-
-// RoundTrip implements http.RoundTripper.
-func (d direct) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Body == nil {
-		r = r.Clone(r.Context())
-		r.Body = http.NoBody
-	}
-	defer r.Body.Close()
-	w := &answer{header: http.Header{}, status: http.StatusOK}
-	d.h.ServeHTTP(w, r)
-	return &http.Response{
-		StatusCode: w.status, Status: http.StatusText(w.status), Header: w.header, Request: r,
-		Body: io.NopCloser(&w.body), ContentLength: int64(w.body.Len()),
-	}, nil
-}
-
-// answer collects what a handler writes.
-type answer struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-// Header implements http.ResponseWriter.
-func (w *answer) Header() http.Header { return w.header }
-
-// WriteHeader implements http.ResponseWriter.
-func (w *answer) WriteHeader(status int) { w.status = status }
-
-// Write implements http.ResponseWriter.
-func (w *answer) Write(p []byte) (int, error) { return w.body.Write(p) }
-
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // do sends a request with a JSON body (nil for none) and decodes the answer into out. An error of the other side is a
 // *Problem.
 func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
+	body, err := c.send(ctx, method, path, in)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	return json.NewDecoder(body).Decode(out)
+}
+
+// send sends a request with a JSON body (nil for none) and returns the body of a good answer, which the caller closes.
+func (c *Client) send(ctx context.Context, method, path string, in any) (io.ReadCloser, error) {
 	var body io.Reader
 	if in != nil {
 		data, err := json.Marshal(in)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		body = bytes.NewReader(data)
 	}
 	r, err := http.NewRequestWithContext(ctx, method, "http://vigild"+path, body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	resp, err := c.http.Do(r)
 	if err != nil {
-		return wayError(ctx, err)
+		return nil, wayError(ctx, err)
+	}
+	if resp.StatusCode < 400 {
+		return resp.Body, nil
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode >= 400 {
-		p := &Problem{Status: resp.StatusCode}
-		if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(p); err != nil {
-			p.Detail = resp.Status
-		}
-		return p
+	p := &Problem{Status: resp.StatusCode}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(p); err != nil {
+		p.Detail = resp.Status
 	}
-	return json.NewDecoder(resp.Body).Decode(out)
+	return nil, p
 }
 
 // wayError is why no answer came, without the words of HTTP.
@@ -202,7 +178,29 @@ func (c *Client) Models(ctx context.Context) (list []core.ModelInfo, err error) 
 	return list, err
 }
 
-// ImportModel seals a bundle from a folder of the device.
+// Model describes one bundle in full.
+func (c *Client) Model(ctx context.Context, id string) (d core.ModelDetail, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/models/"+url.PathEscape(id), nil, &d)
+	return d, err
+}
+
+// VerifyModel checks the sealed files of a bundle and runs its models once.
+func (c *Client) VerifyModel(ctx context.Context, id string) (r core.ModelReport, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/models/"+url.PathEscape(id)+"/verify", nil, &r)
+	return r, err
+}
+
+// ExportModel writes a bundle to w as a tar, its weights in clear. After an error, what was written is of no use.
+func (c *Client) ExportModel(ctx context.Context, id string, w io.Writer) error {
+	body, err := c.send(ctx, http.MethodPost, "/v1/models/"+url.PathEscape(id)+"/export", ExportRequest{InClear: true})
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(w, body)
+	return errors.Join(err, body.Close())
+}
+
+// ImportModel seals a bundle from a folder or a tar file of the device.
 func (c *Client) ImportModel(ctx context.Context, q ImportRequest) (id string, err error) {
 	var out struct {
 		ID string `json:"id"`

@@ -30,7 +30,7 @@ func FuzzRequests(f *testing.F) {
 	for _, v := range []any{
 		EnrollRequest{Name: "Ann", Pictures: [][]byte{real, real[:100]}}, EnrollRequest{Name: "Ann", Sensor: "door"},
 		MatchRequest{Subject: "00112233445566778899aabbccddeeff", Picture: real}, MatchRequest{Picture: real[:200]},
-		ImportRequest{Dir: "/nowhere", Preset: "face"}, ImportRequest{Dir: "."}, struct{}{},
+		ImportRequest{Path: "/nowhere", Preset: "face"}, ImportRequest{Path: "."}, struct{}{},
 	} {
 		data, err := json.Marshal(v)
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"vigil/daemon/vault"
 	"vigil/infer"
 	"vigil/infer/ort"
+	"vigil/infer/preset"
 	"vigil/sensors/picture"
 	"vigil/store"
 )
@@ -20,7 +21,6 @@ import (
 var (
 	errBadRequest = errors.New("the request cannot be used")
 	errTooLarge   = errors.New("the request is too large")
-	errNoPreset   = errors.New("no such preset")
 	errImport     = errors.New("cannot import")
 	errClosing    = errors.New("vigild is stopping: try again when it runs")
 )
@@ -33,13 +33,17 @@ var kinds = []struct {
 }{
 	{errBadRequest, http.StatusBadRequest, "bad_request"},
 	{errTooLarge, http.StatusRequestEntityTooLarge, "too_large"},
-	{errNoPreset, http.StatusNotFound, "no_preset"},
+	{preset.ErrUnknown, http.StatusNotFound, "no_preset"},
 	{errClosing, http.StatusServiceUnavailable, "closing"},
 	{store.ErrFull, http.StatusInsufficientStorage, "disk_full"},
 	{syscall.ENOSPC, http.StatusInsufficientStorage, "disk_full"},
 	{core.ErrBusy, http.StatusServiceUnavailable, "busy"},
 	{ort.ErrNoLibrary, http.StatusServiceUnavailable, "no_runtime"},
 	{core.ErrNoModel, http.StatusServiceUnavailable, "no_model"},
+	{core.ErrModelChoice, http.StatusServiceUnavailable, "model_choice"},
+	{core.ErrNoLiveness, http.StatusServiceUnavailable, "no_liveness"},
+	{core.ErrModality, http.StatusUnprocessableEntity, "modality"},
+	{core.ErrPresentationAttack, http.StatusUnprocessableEntity, "presentation_attack"},
 	{core.ErrNoFace, http.StatusUnprocessableEntity, "no_face"},
 	{core.ErrSeveralFaces, http.StatusUnprocessableEntity, "several_faces"},
 	{core.ErrQuality, http.StatusUnprocessableEntity, "quality"},
@@ -54,6 +58,7 @@ var kinds = []struct {
 	{picture.ErrEmpty, http.StatusUnprocessableEntity, "picture_empty"},
 	{picture.ErrBroken, http.StatusUnprocessableEntity, "picture_broken"},
 	{infer.ErrManifest, http.StatusUnprocessableEntity, "manifest"},
+	{infer.ErrTar, http.StatusUnprocessableEntity, "tar"},
 	{infer.ErrChecksum, http.StatusUnprocessableEntity, "checksum"},
 	{vault.ErrNotFound, http.StatusNotFound, "no_model_bundle"},
 	{vault.ErrExists, http.StatusConflict, "exists"},

@@ -15,6 +15,7 @@ import (
 	"vigil/daemon/vault"
 	"vigil/infer"
 	"vigil/infer/ort"
+	"vigil/infer/preset"
 	"vigil/sensors/picture"
 	"vigil/store"
 )
@@ -29,13 +30,17 @@ func TestEveryProblem(t *testing.T) {
 	}{
 		{errBadRequest, 400, "bad_request"},
 		{errTooLarge, 413, "too_large"},
-		{errNoPreset, 404, "no_preset"},
+		{preset.ErrUnknown, 404, "no_preset"},
 		{errClosing, 503, "closing"},
 		{store.ErrFull, 507, "disk_full"},
 		{syscall.ENOSPC, 507, "disk_full"},
 		{core.ErrBusy, 503, "busy"},
 		{ort.ErrNoLibrary, 503, "no_runtime"},
 		{core.ErrNoModel, 503, "no_model"},
+		{core.ErrModelChoice, 503, "model_choice"},
+		{core.ErrNoLiveness, 503, "no_liveness"},
+		{core.ErrModality, 422, "modality"},
+		{core.ErrPresentationAttack, 422, "presentation_attack"},
 		{core.ErrNoFace, 422, "no_face"},
 		{core.ErrSeveralFaces, 422, "several_faces"},
 		{core.ErrQuality, 422, "quality"},
@@ -50,6 +55,7 @@ func TestEveryProblem(t *testing.T) {
 		{picture.ErrEmpty, 422, "picture_empty"},
 		{picture.ErrBroken, 422, "picture_broken"},
 		{infer.ErrManifest, 422, "manifest"},
+		{infer.ErrTar, 422, "tar"},
 		{infer.ErrChecksum, 422, "checksum"},
 		{vault.ErrNotFound, 404, "no_model_bundle"},
 		{vault.ErrExists, 409, "exists"},

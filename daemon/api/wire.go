@@ -29,8 +29,14 @@ type MatchRequest struct {
 
 // ImportRequest names a bundle on the device's disk.
 type ImportRequest struct {
-	Dir    string `json:"dir"` // absolute
+	Path   string `json:"path"` // absolute: a folder or a tar file
 	Preset string `json:"preset,omitempty"`
+}
+
+// ExportRequest asks for a bundle as a tar. InClear must be true: it says that the caller knows that the weights leave the
+// device without protection.
+type ExportRequest struct {
+	InClear bool `json:"in_clear"`
 }
 
 // Subject is an enrolled person as the interface shows it.

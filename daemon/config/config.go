@@ -55,7 +55,8 @@ type Runtime struct {
 
 // Models names the bundles in use.
 type Models struct {
-	Face string `toml:"face"` // id of an imported bundle; empty takes the only one there is
+	Face   string `toml:"face"`   // id of an imported bundle; empty takes the only one of its modality
+	Finger string `toml:"finger"` // likewise
 }
 
 // Policy decides what a score means. A threshold of 0 is the bundle's own.
@@ -65,6 +66,8 @@ type Policy struct {
 	DuplicateThreshold float64  `toml:"duplicate_threshold"`
 	EnrollQuality      float64  `toml:"enroll_quality"` // least quality of an enrolment sample, 0..1
 	ProbeQuality       float64  `toml:"probe_quality"`  // least quality of a face that is judged, 0..1
+	Liveness           string   `toml:"liveness"`       // off, required: a face that is judged a presentation attack is not compared
+	LivenessThreshold  float64  `toml:"liveness_threshold"`
 	EnrollSamples      int      `toml:"enroll_samples"` // least number of good samples
 	ConfirmFrames      int      `toml:"confirm_frames"` // frames that must agree on a person
 	UnknownFrames      int      `toml:"unknown_frames"` // judged frames without a match that make a stranger
@@ -77,6 +80,12 @@ type Policy struct {
 	EnrollTimeout      Duration `toml:"enroll_timeout"` // an enrolment at a sensor ends after this
 	APIQueue           int      `toml:"api_queue"`      // requests that may wait for the engines; more are refused
 }
+
+// Values of Policy.Liveness.
+const (
+	LivenessOff      = "off"
+	LivenessRequired = "required"
+)
 
 // API configures the local interface.
 type API struct {
@@ -138,7 +147,7 @@ func Default() Config {
 		TPM:      TPM{PCRs: []int{7}},
 		Runtime:  Runtime{Threads: 2},
 		Policy: Policy{
-			EnrollQuality: 0.25, ProbeQuality: 0.05, EnrollSamples: 3, ConfirmFrames: 2, UnknownFrames: 5,
+			EnrollQuality: 0.25, ProbeQuality: 0.05, Liveness: LivenessOff, EnrollSamples: 3, ConfirmFrames: 2, UnknownFrames: 5,
 			EventHold: Duration(2 * time.Second), MaxFailures: 5, FailureWindow: Duration(time.Minute),
 			Lockout: Duration(5 * time.Minute), AuditUnknown: true, FrameDeadline: Duration(2 * time.Second),
 			EnrollTimeout: Duration(30 * time.Second), APIQueue: 16,

@@ -81,9 +81,11 @@ func (v *validator) oneOf(key, value string, allowed ...string) {
 func (v *validator) policy(p *Policy) {
 	for key, t := range map[string]float64{
 		"verify_threshold": p.VerifyThreshold, "identify_threshold": p.IdentifyThreshold, "duplicate_threshold": p.DuplicateThreshold,
+		"liveness_threshold": p.LivenessThreshold,
 	} {
 		v.require(t >= 0 && t < 1, "policy."+key, "%v: from 0 (the bundle's own) to below 1", t)
 	}
+	v.oneOf("policy.liveness", p.Liveness, LivenessOff, LivenessRequired)
 	v.require(p.EnrollQuality >= 0 && p.EnrollQuality <= 1, "policy.enroll_quality", "%v: 0 to 1", p.EnrollQuality)
 	v.require(p.ProbeQuality >= 0 && p.ProbeQuality <= 1, "policy.probe_quality", "%v: 0 to 1", p.ProbeQuality)
 	for key, n := range map[string]int{

@@ -13,7 +13,6 @@ package core
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -26,7 +25,6 @@ import (
 	"vigil/daemon/vault"
 	"vigil/infer"
 	"vigil/infer/face"
-	"vigil/infer/ort"
 	"vigil/secure"
 	"vigil/secure/tpm"
 	"vigil/sensors"
@@ -51,6 +49,14 @@ var (
 	ErrDuplicate = errors.New("this person is enrolled already")
 	// ErrNotEnrolled: the person has no template of the model in use.
 	ErrNotEnrolled = errors.New("not enrolled with this model")
+	// ErrPresentationAttack: the face is judged to be a picture, a screen or a mask, not a living person.
+	ErrPresentationAttack = errors.New("judged a presentation attack")
+	// ErrModelChoice: it is not clear which of several bundles is to be used, or the chosen one does not fit.
+	ErrModelChoice = errors.New("no bundle can be chosen")
+	// ErrModality: this version has no pipeline for bundles of that modality.
+	ErrModality = errors.New("no pipeline for bundles of this modality")
+	// ErrNoLiveness: the policy requires liveness, the bundle in use cannot judge it.
+	ErrNoLiveness = errors.New("policy.liveness is \"required\"")
 	// ErrModelInUse: the bundle is the one that the device works with.
 	ErrModelInUse = errors.New("it is in use")
 	// ErrNoSensor: no sensor of that name.
@@ -77,7 +83,7 @@ type Appliance struct {
 
 	device  *secure.Device
 	store   *store.Store
-	runtime *ort.Runtime
+	runtime infer.Runtime
 	vault   *vault.Vault
 	stats   *Stats
 	health  *health
@@ -108,6 +114,8 @@ type Appliance struct {
 type Options struct {
 	Logger *slog.Logger
 	Now    func() time.Time // nil is time.Now
+	// Runtime runs the models; it becomes the appliance's. nil opens ONNX Runtime as configured.
+	Runtime infer.Runtime
 }
 
 // Open brings up an appliance whose state folder was provisioned. Nothing runs yet: see Start. Errors name the part that
@@ -117,7 +125,7 @@ func Open(ctx context.Context, cfg config.Config, o Options) (_ *Appliance, err 
 		o.Now = time.Now
 	}
 	a := &Appliance{
-		cfg: cfg, log: o.Logger.With("room", "core"), now: o.Now, started: o.Now(),
+		cfg: cfg, log: o.Logger.With("room", "core"), now: o.Now, started: o.Now(), runtime: o.Runtime,
 		engine: make(chan struct{}, 1), pictures: sensors.NewPool(2), stats: newStats(), health: newHealth(o.Now),
 	}
 	defer func() {
@@ -173,78 +181,6 @@ func (a *Appliance) openStore(log *slog.Logger) error {
 	}
 	a.locks = decide.NewLockouts(&a.policy)
 	return a.restore()
-}
-
-// openModels brings up the runtime and the face bundle. A device without the one or the other is degraded and
-// recognises nobody, but its people can be listed and erased and its store checked.
-func (a *Appliance) openModels(ctx context.Context) error {
-	rt, err := ort.Open(ort.Options{Library: a.cfg.Runtime.Library, Threads: a.cfg.Runtime.Threads})
-	if errors.Is(err, ort.ErrNoLibrary) {
-		a.unready = err
-		a.health.degrade("runtime", err)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	a.runtime = rt
-	if err = a.loadModel(ctx); errors.Is(err, ErrNoModel) {
-		a.unready = err
-		return nil
-	}
-	return err
-}
-
-// loadModel loads the configured face bundle, or the only one there is.
-func (a *Appliance) loadModel(ctx context.Context) error {
-	id := a.cfg.Models.Face
-	if id == "" {
-		ids, err := a.vault.IDs()
-		if err != nil {
-			return err
-		}
-		switch len(ids) {
-		case 0:
-			a.health.degrade("model", ErrNoModel)
-			return ErrNoModel
-		case 1:
-			id = ids[0]
-		default:
-			return fmt.Errorf("%d bundles are imported (%v): choose one with models.face in the configuration", len(ids), ids)
-		}
-	}
-	m, err := a.vault.Load(id)
-	if err != nil {
-		return err
-	}
-	if a.pipe, err = face.New(ctx, a.runtime, m); err != nil {
-		return err
-	}
-	a.result = a.pipe.NewResult()
-	a.gallery = a.store.Gallery(id)
-	a.matches = make([]store.Match, 0, 1)
-	a.policy = makePolicy(a.cfg.Policy, m.Manifest)
-	a.health.recover("model")
-	return a.gallery.Accepts(id, a.pipe.Dimension())
-}
-
-// makePolicy completes the configured policy from the bundle.
-func makePolicy(c config.Policy, m *infer.Manifest) decide.Policy {
-	threshold := func(configured float64, op decide.Operation) float32 {
-		if configured > 0 {
-			return float32(configured)
-		}
-		return m.Thresholds[string(op)].Score
-	}
-	return decide.Policy{
-		VerifyThreshold:    threshold(c.VerifyThreshold, decide.Verify),
-		IdentifyThreshold:  threshold(c.IdentifyThreshold, decide.Identify),
-		DuplicateThreshold: threshold(c.DuplicateThreshold, decide.Duplicate),
-		EnrollQuality:      float32(c.EnrollQuality), ProbeQuality: float32(c.ProbeQuality),
-		EnrollSamples: c.EnrollSamples, ConfirmFrames: c.ConfirmFrames, UnknownFrames: c.UnknownFrames,
-		EventHold: time.Duration(c.EventHold), MaxFailures: c.MaxFailures,
-		FailureWindow: time.Duration(c.FailureWindow), Lockout: time.Duration(c.Lockout),
-	}
 }
 
 // acquire gets the engines for a request of the API, waiting in the bounded queue.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"vigil/daemon/decide"
+	"vigil/infer/face"
 	"vigil/store"
 )
 
@@ -27,7 +28,20 @@ type Decision struct {
 	Sensor    string           `json:"sensor,omitempty"` // empty for a picture of the API
 	Frames    int              `json:"frames,omitempty"` // judged for this decision
 	Until     time.Time        `json:"locked_until,omitzero"`
-	Label     string           `json:"-"` // of the frame, where a recording knows one; never leaves the process
+	Liveness  *Liveness        `json:"liveness,omitempty"` // where it was judged
+	Label     string           `json:"-"`                  // of the frame, where a recording knows one; never leaves the process
+}
+
+// Liveness is how a face was judged before the comparison (ISO/IEC 30107-3).
+type Liveness struct {
+	Score     float32 `json:"score"`               // likelihood of a bona fide presentation, 0..1
+	Threshold float32 `json:"threshold,omitempty"` // from which it counts as bona fide, where liveness is required
+}
+
+func (d *Decision) noteLiveness(f *face.Face, threshold float32) {
+	if f.HasLiveness {
+		d.Liveness = &Liveness{Score: f.Liveness, Threshold: threshold}
+	}
 }
 
 // Classes of the outbox.
@@ -84,6 +98,9 @@ func (d *Decision) detail() map[string]any {
 	m := map[string]any{
 		"id": d.ID, "operation": d.Operation, "outcome": d.Outcome, "score": d.Score, "threshold": d.Threshold,
 		"quality": d.Quality, "model": d.Model,
+	}
+	if d.Liveness != nil {
+		m["liveness"], m["liveness_threshold"] = d.Liveness.Score, d.Liveness.Threshold
 	}
 	if d.Sensor != "" {
 		m["sensor"], m["frames"] = d.Sensor, d.Frames

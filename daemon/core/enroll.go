@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode"
 
+	"vigil/daemon/decide"
 	"vigil/infer/face"
 	"vigil/kernels"
 	"vigil/store"
@@ -39,7 +40,8 @@ type Enrolled struct {
 
 // Enroll takes a person into the gallery from several pictures. Pictures without one clear face of good quality are
 // refused one by one (Enrolled.Refused says why, beside an error too); the rest must be enough, show one person, and that
-// person must not be enrolled yet. When it returns without error, the person is durable and audited. Errors: ErrSamples, ErrDuplicate, ErrBusy, ErrNoModel,
+// person must not be enrolled yet. Pictures that are judged presentation attacks are one decision of their own, audited. When it returns without error, the person is durable and audited. Errors:
+// ErrSamples, with ErrPresentationAttack where those made the samples too few, ErrDuplicate, ErrBusy, ErrNoModel,
 // store.ErrFull.
 func (a *Appliance) Enroll(ctx context.Context, name string, pictures [][]byte) (Enrolled, error) {
 	var e Enrolled
@@ -55,9 +57,10 @@ func (a *Appliance) Enroll(ctx context.Context, name string, pictures [][]byte) 
 			samples[i].wipe()
 		}
 	}()
+	var attacks attackCount
 	for i, data := range pictures {
 		err := a.withPicture(ctx, data, func(faces []face.Face) error {
-			s, err := a.takeSample(faces)
+			s, err := a.takeSample(faces, &attacks)
 			if err == nil {
 				samples = append(samples, s)
 			}
@@ -70,7 +73,10 @@ func (a *Appliance) Enroll(ctx context.Context, name string, pictures [][]byte) 
 			e.Refused = append(e.Refused, Refused{Sample: i + 1, Reason: err.Error()})
 		}
 	}
-	return a.finishEnrollment(ctx, name, samples, e)
+	if err := a.recordAttacks(ctx, "", &attacks); err != nil {
+		return e, err
+	}
+	return a.finishEnrollment(ctx, name, samples, e, &attacks)
 }
 
 func checkName(name string) error {
@@ -80,11 +86,37 @@ func checkName(name string) error {
 	return nil
 }
 
-// takeSample copies the template of the main face if it is good enough. The caller holds the engine.
-func (a *Appliance) takeSample(faces []face.Face) (sample, error) {
+// attackCount is how often an enrolment was shown what is no living person.
+type attackCount struct {
+	n       int
+	least   float32 // liveness
+	quality float32 // of that face
+}
+
+// recordAttacks makes one decision of the attacks of an enrolment, if there were any.
+func (a *Appliance) recordAttacks(ctx context.Context, sensor string, c *attackCount) error {
+	if c.n == 0 {
+		return nil
+	}
+	return a.commit(ctx, &Decision{
+		Operation: decide.Enroll, Outcome: decide.PresentationAttack, Threshold: a.policy.VerifyThreshold, Quality: c.quality,
+		Liveness: &Liveness{Score: c.least, Threshold: a.policy.LivenessThreshold}, Sensor: sensor, Frames: c.n,
+	})
+}
+
+// takeSample copies the template of the main face if it is good enough and no attack. The caller holds the engine.
+func (a *Appliance) takeSample(faces []face.Face, attacks *attackCount) (sample, error) {
 	f, err := mainFace(faces)
 	if err != nil {
 		return sample{}, err
+	}
+	if outcome, _ := a.policy.Admit(presented(f)); outcome == decide.PresentationAttack {
+		if attacks.n == 0 || f.Liveness < attacks.least {
+			attacks.least, attacks.quality = f.Liveness, f.Quality.Unified
+		}
+		attacks.n++
+		return sample{}, fmt.Errorf("%w: liveness %.2f, needed %.2f: the person must be there, not a picture of it",
+			ErrPresentationAttack, f.Liveness, a.policy.LivenessThreshold)
 	}
 	if f.Quality.Unified < a.policy.EnrollQuality {
 		return sample{}, fmt.Errorf("%w: %.2f, enrolment needs %.2f: %s", ErrQuality, f.Quality.Unified, a.policy.EnrollQuality, advice(&f.Quality))
@@ -108,11 +140,14 @@ func advice(q *face.Quality) string {
 }
 
 // finishEnrollment checks the samples against each other and the gallery and stores them.
-func (a *Appliance) finishEnrollment(ctx context.Context, name string, samples []sample, e Enrolled) (Enrolled, error) {
+func (a *Appliance) finishEnrollment(ctx context.Context, name string, samples []sample, e Enrolled, attacks *attackCount) (Enrolled, error) {
 	if a.pipe == nil {
 		return e, a.unready
 	}
 	e.Samples = len(samples)
+	if len(samples) < a.policy.EnrollSamples && attacks.n > 0 {
+		return e, fmt.Errorf("%w: %d good samples, %d are needed; %d presentations were %w", ErrSamples, len(samples), a.policy.EnrollSamples, attacks.n, ErrPresentationAttack)
+	}
 	if len(samples) < a.policy.EnrollSamples {
 		return e, fmt.Errorf("%w: %d good samples, %d are needed", ErrSamples, len(samples), a.policy.EnrollSamples)
 	}

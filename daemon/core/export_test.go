@@ -2,11 +2,13 @@ package core
 
 import (
 	"context"
+	"testing"
 
 	"vigil/daemon/config"
 	"vigil/daemon/decide"
 	"vigil/infer/face"
 	"vigil/sensors"
+	"vigil/store"
 )
 
 // FramePath gives tests and benchmarks the way of a frame through the appliance, from a captured frame to the decision
@@ -17,4 +19,29 @@ func (a *Appliance) FramePath() func(ctx context.Context, f *sensors.Frame) {
 		seen: make([]decide.Observation, 0, face.MaxFaces), events: make([]decide.Event, 0, face.MaxFaces),
 	}
 	return s.frame
+}
+
+// SetLivenessThreshold changes the policy of a running appliance that requires liveness.
+func (a *Appliance) SetLivenessThreshold(t testing.TB, score float32) {
+	t.Helper()
+	if err := a.pipe.RequireLiveness(score); err != nil {
+		t.Fatal(err)
+	}
+	a.policy.LivenessThreshold = score
+}
+
+// AuditTypes lists the types of all audit entries.
+func (a *Appliance) AuditTypes(t testing.TB) (kinds []string) {
+	t.Helper()
+	err := a.store.View(t.Context(), func(tx *store.Tx) error {
+		list, err := tx.Audit(1, 1000)
+		for _, e := range list {
+			kinds = append(kinds, e.Type)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kinds
 }

@@ -46,6 +46,9 @@ func (a *Appliance) process(ctx context.Context, f *sensors.Frame) error {
 		return err
 	}
 	for _, t := range a.result.Timings {
+		if t.Deadline == 0 {
+			continue // a stage that the bundle lacks
+		}
 		a.stats.observe(t.Stage, t.Took)
 		if t.Late() {
 			a.stats.late(t.Stage)
@@ -79,8 +82,8 @@ func (a *Appliance) search(f *face.Face) (subject string, score float32) {
 }
 
 // Verify compares the face of a picture with one enrolled person (1:1). The decision is durable when it returns. Errors:
-// store.ErrNotFound, ErrNoFace, ErrSeveralFaces, those of the picture; a locked person and a poor face are decisions, not
-// errors.
+// store.ErrNotFound, ErrNoFace, ErrSeveralFaces, those of the picture; a locked person, a poor face and a presentation
+// attack are decisions, not errors.
 func (a *Appliance) Verify(ctx context.Context, subject string, data []byte) (Decision, error) {
 	d := Decision{Operation: decide.Verify, Subject: subject}
 	err := a.store.View(ctx, func(tx *store.Tx) error {
@@ -99,9 +102,8 @@ func (a *Appliance) Verify(ctx context.Context, subject string, data []byte) (De
 		if err != nil {
 			return err
 		}
-		d.Threshold, d.Quality = a.policy.VerifyThreshold, f.Quality.Unified
-		if f.Quality.Unified < a.policy.ProbeQuality {
-			d.Outcome = decide.LowQuality
+		d.Threshold = a.policy.VerifyThreshold
+		if !a.admit(f, &d) {
 			return nil
 		}
 		score, ok := a.gallery.Verify(subject, store.Probe{Values: f.Values, Scale: f.Scale})
@@ -135,11 +137,26 @@ func (a *Appliance) count(d *Decision) {
 	switch d.Outcome {
 	case decide.Match:
 		a.locks.Success(d.Subject)
-	case decide.NoMatch:
+	case decide.NoMatch, decide.PresentationAttack:
 		if a.locks.Failure(d.Subject, a.now()) {
 			d.Until = a.locks.Locked(d.Subject, a.now())
 		}
 	}
+}
+
+// admit notes in a decision what is known of a face and says whether it may be compared; if not, the outcome is set.
+func (a *Appliance) admit(f *face.Face, d *Decision) bool {
+	d.Quality = f.Quality.Unified
+	d.noteLiveness(f, a.policy.LivenessThreshold)
+	outcome, ok := a.policy.Admit(presented(f))
+	if !ok {
+		d.Outcome = outcome
+	}
+	return ok
+}
+
+func presented(f *face.Face) decide.Presented {
+	return decide.Presented{Quality: f.Quality.Unified, Liveness: f.Liveness, HasLiveness: f.HasLiveness}
 }
 
 // Identify searches every face of a picture in the gallery (1:N), one decision each, the largest face first. The
@@ -168,8 +185,8 @@ func (a *Appliance) Identify(ctx context.Context, data []byte) ([]Decision, erro
 
 // judge searches one face and decides on its own.
 func (a *Appliance) judge(f *face.Face) Decision {
-	d := Decision{Operation: decide.Identify, Threshold: a.policy.IdentifyThreshold, Quality: f.Quality.Unified, Outcome: decide.LowQuality}
-	if f.Quality.Unified < a.policy.ProbeQuality {
+	d := Decision{Operation: decide.Identify, Threshold: a.policy.IdentifyThreshold}
+	if !a.admit(f, &d) {
 		return d
 	}
 	d.Outcome = decide.NoMatch

@@ -71,10 +71,14 @@ func openSource(c config.Sensor) (sensors.Source, *sensors.Newest, error) {
 }
 
 // Start opens the configured sensors and the fleet link and lets them run until Close. It returns when they are up; a
-// sensor that cannot be opened or a broker that cannot be reached degrades the device and does not fail Start.
+// sensor that cannot be opened or a broker that cannot be reached degrades the device and does not fail Start; models that
+// are there and cannot be used as configured do. Errors: ErrModelChoice, ErrNoLiveness, those of a bundle.
 func (a *Appliance) Start(ctx context.Context) error {
 	if a.cancel != nil {
 		return errors.New("cannot start the appliance twice")
+	}
+	if err := a.startable(); err != nil {
+		return fmt.Errorf("cannot start: %w", err)
 	}
 	ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	a.running.Go(func() { a.keepTime(ctx) })
@@ -284,7 +288,10 @@ func (s *sensor) observe(ctx context.Context, f *sensors.Frame, events []decide.
 	for i := range a.result.Faces {
 		fc := &a.result.Faces[i]
 		o := decide.Observation{Box: fc.Box, Values: fc.Values, Scale: fc.Scale, Quality: fc.Quality.Unified}
-		o.Subject, o.Score = a.search(fc)
+		o.Liveness, o.HasLiveness = fc.Liveness, fc.HasLiveness
+		if !fc.Attack {
+			o.Subject, o.Score = a.search(fc)
+		}
 		s.seen = append(s.seen, o)
 	}
 	if age := time.Since(f.Captured); age > time.Duration(a.cfg.Policy.FrameDeadline) {
@@ -308,6 +315,9 @@ func (s *sensor) announce(ctx context.Context, f *sensors.Frame, e *decide.Event
 	d := Decision{
 		Operation: decide.Identify, Outcome: e.Outcome, Subject: e.Subject, Score: e.Score, Quality: e.Quality,
 		Threshold: s.app.policy.IdentifyThreshold, Sensor: s.cfg.Name, Frames: e.Frames, Label: f.Label,
+	}
+	if e.HasLiveness {
+		d.Liveness = &Liveness{Score: e.Liveness, Threshold: s.app.policy.LivenessThreshold}
 	}
 	if err := s.app.commit(ctx, &d); err != nil {
 		s.app.log.Error("decision lost its place", "sensor", s.cfg.Name, "err", err)

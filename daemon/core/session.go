@@ -22,6 +22,7 @@ type enrollSession struct {
 	samples []sample
 	last    time.Time
 	hint    string // why the latest frame gave no sample
+	attacks attackCount
 }
 
 // offer is called by the sensor for every frame. The caller holds the engine.
@@ -31,7 +32,7 @@ func (e *enrollSession) offer(a *Appliance, faces []face.Face) {
 	if len(e.samples) >= e.want || time.Since(e.last) < sampleGap {
 		return
 	}
-	s, err := a.takeSample(faces)
+	s, err := a.takeSample(faces, &e.attacks)
 	if err != nil {
 		e.hint = err.Error()
 		return
@@ -70,11 +71,14 @@ func (a *Appliance) EnrollAt(ctx context.Context, name, sensorName string) (Enro
 	s.end()
 	session.mu.Lock()
 	defer session.mu.Unlock()
+	if err := a.recordAttacks(context.WithoutCancel(ctx), sensorName, &session.attacks); err != nil {
+		return Enrolled{}, err
+	}
 	if err != nil && len(session.samples) < session.want {
 		return Enrolled{}, fmt.Errorf("%w: %d of %d good frames at sensor %s (%w); last advice: %s",
 			ErrSamples, len(session.samples), session.want, sensorName, err, session.hint)
 	}
-	return a.finishEnrollment(context.WithoutCancel(ctx), name, session.samples, Enrolled{})
+	return a.finishEnrollment(context.WithoutCancel(ctx), name, session.samples, Enrolled{}, &session.attacks)
 }
 
 func (s *sensor) begin(session *enrollSession) bool {

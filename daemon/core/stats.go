@@ -17,7 +17,7 @@ const (
 )
 
 // stageOrder is the order in which stages are shown.
-var stageOrder = []string{face.StageDetect, face.StageAlign, face.StageQuality, face.StageEmbed, StageMatch, StageFrame, StageCommit, StageDecision}
+var stageOrder = []string{face.StageDetect, face.StageAlign, face.StageQuality, face.StageLiveness, face.StageEmbed, StageMatch, StageFrame, StageCommit, StageDecision}
 
 // window is how many of the latest observations of a stage the quantiles are taken over.
 const window = 4096

@@ -13,7 +13,9 @@ import (
 
 	"vigil/daemon/config"
 	"vigil/daemon/core"
+	"vigil/infer"
 	"vigil/infer/infertest"
+	"vigil/infer/infertest/fake"
 	"vigil/secure"
 	"vigil/secure/securetest"
 	"vigil/secure/tpm"
@@ -26,6 +28,9 @@ type Device struct {
 	TPMLog string // swtpm's own transcript
 	CSR    []byte // request for a fleet certificate, tenant "test"
 
+	// Runtime makes the runtime of the next Open; nil opens ONNX Runtime.
+	Runtime func() infer.Runtime
+
 	TPMDir  string
 	stopTPM func() error
 }
@@ -36,6 +41,40 @@ func (d *Device) StopTPM() error { return d.stopTPM() }
 // New provisions a device in a temporary folder. The store is checked when the test ends; the test must have closed the
 // device by then.
 func New(t testing.TB) *Device {
+	t.Helper()
+	library := infertest.Library(t)
+	d := provisioned(t)
+	d.Config.Runtime.Library = library
+	return d
+}
+
+// NewFake is New with played models: no ONNX Runtime and no data are needed. The bundle m is imported if there is one.
+func NewFake(t testing.TB, rt *fake.Runtime, m *infer.Manifest) *Device {
+	t.Helper()
+	d := provisioned(t)
+	d.Runtime = func() infer.Runtime { return rt }
+	t.Cleanup(func() {
+		if n := rt.Leaked(); n != 0 {
+			t.Errorf("%d engines and tensors were left open", n)
+		}
+	})
+	if m != nil {
+		d.Import(t, fake.Write(t, m, nil), "")
+	}
+	return d
+}
+
+// Import imports a bundle into the closed device.
+func (d *Device) Import(t testing.TB, path, preset string) {
+	t.Helper()
+	a := d.Open(t)
+	_, err := a.ImportModel(t.Context(), path, preset)
+	if err := errors.Join(err, a.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func provisioned(t testing.TB) *Device {
 	t.Helper()
 	dir := t.TempDir()
 	d := &Device{Config: config.Default(), TPMLog: filepath.Join(dir, "swtpm.log"), TPMDir: filepath.Join(dir, "swtpm")}
@@ -53,7 +92,6 @@ func New(t testing.TB) *Device {
 		}
 	})
 	d.Config.StateDir, d.Config.TPM.Address = filepath.Join(dir, "state"), addr
-	d.Config.Runtime.Library = infertest.Library(t)
 	d.Config.Runtime.Threads = 1
 	d.Config.Policy.EnrollSamples = 2
 	chip, err := tpm.Open(addr)
@@ -79,20 +117,18 @@ func NewWithModel(t testing.TB) *Device {
 	t.Helper()
 	models := infertest.Data(t, "models")
 	d := New(t)
-	a := d.Open(t)
-	if _, err := a.ImportModel(t.Context(), models, "face"); err != nil {
-		t.Fatal(err)
-	}
-	if err := a.Close(); err != nil {
-		t.Fatal(err)
-	}
+	d.Import(t, models, "face")
 	return d
 }
 
 // Open opens the device; the caller closes it.
 func (d *Device) Open(t testing.TB) *core.Appliance {
 	t.Helper()
-	a, err := core.Open(t.Context(), d.Config, core.Options{Logger: Logger(t)})
+	o := core.Options{Logger: Logger(t)}
+	if d.Runtime != nil {
+		o.Runtime = d.Runtime()
+	}
+	a, err := core.Open(t.Context(), d.Config, o)
 	if err != nil {
 		t.Fatal(err)
 	}

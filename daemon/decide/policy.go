@@ -14,12 +14,13 @@ import "time"
 // Operation is what was asked.
 type Operation string
 
-// The operations of ISO/IEC 2382-37: a 1:1 comparison with a claimed identity, a 1:N search, and the search before an
-// enrolment.
+// The operations of ISO/IEC 2382-37: a 1:1 comparison with a claimed identity, a 1:N search, the search before an
+// enrolment, and enrolment.
 const (
 	Verify    Operation = "verify"
 	Identify  Operation = "identify"
 	Duplicate Operation = "duplicate"
+	Enroll    Operation = "enroll" // only where it ends in a presentation attack; an enrolment itself is no comparison
 )
 
 // Outcome is what was decided.
@@ -31,6 +32,9 @@ const (
 	NoMatch    Outcome = "no_match"
 	LockedOut  Outcome = "locked_out"  // not compared, because the claimed identity is locked
 	LowQuality Outcome = "low_quality" // not compared, because the face was below the floor
+	// PresentationAttack (ISO/IEC 30107-3): not compared, because what was shown is judged to be no living person but a
+	// picture, a screen, a mask.
+	PresentationAttack Outcome = "presentation_attack"
 )
 
 // Policy is what the operator configured, thresholds completed from the bundle.
@@ -40,6 +44,8 @@ type Policy struct {
 	DuplicateThreshold float32
 	EnrollQuality      float32 // 0..1
 	ProbeQuality       float32 // 0..1
+	RequireLiveness    bool
+	LivenessThreshold  float32 // from which a presentation is bona fide, 0..1
 	EnrollSamples      int
 	ConfirmFrames      int
 	UnknownFrames      int
@@ -58,4 +64,24 @@ func (p *Policy) Threshold(op Operation) float32 {
 		return p.DuplicateThreshold
 	}
 	return p.IdentifyThreshold
+}
+
+// Presented is what is known of a face before any comparison.
+type Presented struct {
+	Quality     float32 // 0..1
+	Liveness    float32 // 0..1, if HasLiveness
+	HasLiveness bool
+}
+
+// Admit says whether a face may be compared; if not, with which outcome it ends. Quality is judged first: from a face that
+// is too poor nothing is concluded, neither for nor against the person. Where liveness is required, a face without a
+// score of it counts as an attack.
+func (p *Policy) Admit(f Presented) (Outcome, bool) {
+	switch {
+	case !(f.Quality >= p.ProbeQuality):
+		return LowQuality, false
+	case p.RequireLiveness && !(f.HasLiveness && f.Liveness >= p.LivenessThreshold):
+		return PresentationAttack, false
+	}
+	return "", true
 }

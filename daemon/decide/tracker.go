@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"slices"
 	"time"
 
 	"vigil/kernels"
@@ -12,11 +13,19 @@ const MaxTracks = 16
 // Observation is one face of one frame with the answer of the 1:N search.
 type Observation struct {
 	Box     [4]float32 // x, y, width, height in pixels
-	Values  []int8     // template, borrowed for the call
+	Values  []int8     // template, borrowed for the call; empty for an attack
 	Scale   float32
 	Quality float32 // 0..1
 	Subject string  // best candidate of the search; "" if the gallery is empty
 	Score   float32 // of that candidate
+	// Liveness is the likelihood of a bona fide presentation, 0..1, if HasLiveness.
+	Liveness    float32
+	HasLiveness bool
+}
+
+// presented is what the policy admits by.
+func (o *Observation) presented() Presented {
+	return Presented{Quality: o.Quality, Liveness: o.Liveness, HasLiveness: o.HasLiveness}
 }
 
 // Event is one decision about one person in front of a sensor.
@@ -29,6 +38,9 @@ type Event struct {
 	Frames  int     // judged so far
 	First   time.Time
 	Last    time.Time
+	// Liveness is the least of the frames judged, if HasLiveness.
+	Liveness    float32
+	HasLiveness bool
 }
 
 // Tracker follows the faces at one sensor, so that a person who stays is one event.
@@ -39,10 +51,15 @@ type Event struct {
 // the rare case that it does not, a match of that person is announced all the same. A match is announced once
 // ConfirmFrames judged frames name the same person, a stranger after UnknownFrames judged frames without any; a person
 // announced as stranger may still become a match. A track ends when it was not seen for EventHold.
+//
+// A face that is judged a presentation attack has no template. It is followed by its place alone and announced once, after
+// UnknownFrames judged frames in a row; a bona fide face at the place begins the count anew. It breaks the run of frames
+// by which a person at its place would become a match: a picture that passes for alive now and then gains nothing.
 type Tracker struct {
-	policy *Policy
-	tracks []track
-	next   uint64
+	policy  *Policy
+	tracks  []track
+	attacks []attack
+	next    uint64
 }
 
 // Similarity from which two templates of neighbouring frames are one person. Neighbouring frames of one face score far
@@ -91,6 +108,8 @@ type track struct {
 	misses      int
 	score       float32
 	quality     float32
+	liveness    float32 // least, if judged
+	hasLiveness bool
 	announced   bool   // something was said about this visit
 	as          string // the person it was announced as; "" a stranger
 	fresh       bool   // matched in this frame already
@@ -98,7 +117,7 @@ type track struct {
 
 // NewTracker follows nobody yet. dimension is that of the templates.
 func NewTracker(p *Policy, dimension int) *Tracker {
-	t := &Tracker{policy: p, tracks: make([]track, 0, MaxTracks)}
+	t := &Tracker{policy: p, tracks: make([]track, 0, MaxTracks), attacks: make([]attack, 0, MaxTracks)}
 	for i := range MaxTracks {
 		tr := &t.tracks[:MaxTracks][i]
 		tr.latest.values, tr.best.values = make([]int8, dimension), make([]int8, dimension)
@@ -113,14 +132,25 @@ func (t *Tracker) Observe(now time.Time, faces []Observation, events []Event) []
 		t.tracks[i].fresh = false
 	}
 	for i := range faces {
+		outcome, ok := t.policy.Admit(faces[i].presented())
+		if outcome == PresentationAttack {
+			if e, ok := t.attacked(now, &faces[i]); ok {
+				events = append(events, e)
+			}
+			continue
+		}
+		if len(faces[i].Values) == 0 {
+			continue // an attack too poor to be called one
+		}
 		tr := t.find(now, &faces[i])
 		if tr == nil {
 			tr = t.begin(now)
 		}
 		tr.see(now, &faces[i])
-		if faces[i].Quality < t.policy.ProbeQuality {
+		if !ok {
 			continue
 		}
+		t.bonaFide(&faces[i])
 		if e, ok := tr.judge(&faces[i], t.policy); ok {
 			events = append(events, e)
 		}
@@ -136,7 +166,7 @@ func (t *Tracker) Reset() {
 	for i := range t.tracks[:MaxTracks] {
 		t.tracks[:MaxTracks][i].wipe()
 	}
-	t.tracks = t.tracks[:0]
+	t.tracks, t.attacks = t.tracks[:0], t.attacks[:0]
 }
 
 // expire ends the tracks that were not seen for the hold time, or that lie in the future of a clock that was set back.
@@ -148,6 +178,10 @@ func (t *Tracker) expire(now time.Time) {
 		}
 		t.remove(i)
 	}
+	t.attacks = slices.DeleteFunc(t.attacks, func(a attack) bool {
+		away := now.Sub(a.last)
+		return away > t.policy.EventHold || away < -t.policy.EventHold
+	})
 }
 
 func (tr *track) wipe() {
@@ -218,6 +252,9 @@ func (tr *track) see(now time.Time, o *Observation) {
 func (tr *track) judge(o *Observation, p *Policy) (Event, bool) {
 	tr.frames++
 	tr.quality = max(tr.quality, o.Quality)
+	if o.HasLiveness && (!tr.hasLiveness || o.Liveness < tr.liveness) {
+		tr.liveness, tr.hasLiveness = o.Liveness, true
+	}
 	if o.Subject == "" || o.Score < p.IdentifyThreshold {
 		tr.misses++
 		tr.hits, tr.subject = 0, ""
@@ -242,6 +279,6 @@ func (tr *track) announce(outcome Outcome, subject string, score float32) Event 
 	tr.announced, tr.as = true, subject
 	return Event{
 		Track: tr.id, Outcome: outcome, Subject: subject, Score: score, Quality: tr.quality,
-		Frames: tr.frames, First: tr.first, Last: tr.last,
+		Frames: tr.frames, First: tr.first, Last: tr.last, Liveness: tr.liveness, HasLiveness: tr.hasLiveness,
 	}
 }

@@ -82,8 +82,8 @@ func (v *Vault) Import(m *infer.Model) (err error) {
 	if err != nil {
 		return fmt.Errorf("cannot write the manifest of %s: %w", id, err)
 	}
-	switch old, err := v.readManifest(id); {
-	case err == nil && string(old) == string(manifest):
+	switch same, err := v.has(id, manifest); {
+	case err == nil && same:
 		return nil
 	case err == nil:
 		return fmt.Errorf("cannot import %s: %w: remove it first or give the new one another id", id, ErrExists)
@@ -103,6 +103,19 @@ func (v *Vault) Import(m *infer.Model) (err error) {
 		return fmt.Errorf("cannot import %s: %w", id, err)
 	}
 	return move(tmp, filepath.Join(v.dir, id))
+}
+
+// has reports whether the bundle is there with this manifest, in whatever format it was sealed.
+func (v *Vault) has(id string, manifest []byte) (bool, error) {
+	old, err := v.Load(id)
+	if errors.Is(err, infer.ErrManifest) {
+		return false, nil // of a later version of vigild
+	}
+	if err != nil {
+		return false, err
+	}
+	text, err := json.Marshal(old.Manifest)
+	return string(text) == string(manifest), err
 }
 
 // seal writes all files of a bundle into dir.

@@ -210,6 +210,90 @@ func TestNoWeightsInClear(t *testing.T) {
 	}
 }
 
+// TestVariantsAreSealedLikeTheirStage: a variant is no less a secret. Weights come into locked memory and leave it again.
+func TestVariantsAreSealedLikeTheirStage(t *testing.T) {
+	v, dir, _ := imported(t)
+	m := bundle(t, "face-int8")
+	content := append([]byte("int8 of face-int8 "), weights...)
+	sum := sha256.Sum256(content)
+	m.Manifest.Files["embed8.onnx"] = infer.FileSpec{SHA256: hex.EncodeToString(sum[:]), Bytes: int64(len(content))}
+	m.Manifest.Stage("embed").Variants = []infer.Variant{{
+		Precision: "int8", Dialect: infer.DialectCPU, File: "embed8.onnx", Gate: infer.Gate{Verdict: infer.VerdictPassed},
+	}}
+	plain := m.Open
+	m.Open = func(name string) (infer.Weights, error) {
+		if name == "embed8.onnx" {
+			return fromMemory(content), nil
+		}
+		return plain(name)
+	}
+	if err := v.Import(m); err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := os.ReadFile(filepath.Join(dir, "face-int8", "embed8.onnx.sealed"))
+	if err != nil || bytes.Contains(sealed, []byte("never lie on a disk")) {
+		t.Errorf("the variant lies in clear, or not at all (%v)", err)
+	}
+	back, err := v.Load("face-int8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := back.Manifest.Stage("embed").Choose([]string{infer.DialectCPU})
+	buffers, locked := mem.Live()
+	w, err := back.Open(c.File)
+	if err != nil || !bytes.Equal(w.Bytes(), content) {
+		t.Fatal(c, err)
+	}
+	if b, l := mem.Live(); b != buffers+1 || l < locked+int64(len(content)) {
+		t.Errorf("%d buffers of %d bytes are locked, %d of %d before: the weights are somewhere else", b, l, buffers, locked)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFormat1IsTheSameBundle: what a device sealed under the first format of bundle.json opens, and is not imported a
+// second time.
+func TestFormat1IsTheSameBundle(t *testing.T) {
+	v, dir, r := imported(t)
+	text, err := json.Marshal(bundle(t, "face-a").Manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed := filepath.Join(dir, "face-a", "bundle.json.sealed")
+	old := seal(t, r, filepath.Join(dir, "face-a"), "face-a", bytes.Replace(text, []byte(`"format":2`), []byte(`"format":1`), 1))
+	if err := os.WriteFile(sealed, old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustRead(t, v, "face-a")
+	if err := v.Import(bundle(t, "face-a")); err != nil {
+		t.Errorf("the same bundle, now of format 2: %v", err)
+	}
+	if after, err := os.ReadFile(sealed); err != nil || !bytes.Equal(old, after) {
+		t.Errorf("it was written anew (%v)", err)
+	}
+}
+
+// seal makes the envelope of a manifest as the vault does.
+func seal(t *testing.T, r *secure.Keyring, dir, id string, manifest []byte) []byte {
+	t.Helper()
+	place := func(key string) secure.AAD { return secure.AAD{Bucket: "bundle/" + id, Key: key, Schema: 1} }
+	wrapped, err := os.ReadFile(filepath.Join(dir, "dek.wrapped"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dek, err := r.OpenDEK(secure.Models, wrapped, place("dek.wrapped"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dek.Close()
+	env, err := dek.Seal(manifest, place(infer.ManifestName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return env
+}
+
 func TestImportTwice(t *testing.T) {
 	v, dir, _ := imported(t)
 	before, err := os.ReadFile(filepath.Join(dir, "face-a", "bundle.json.sealed"))

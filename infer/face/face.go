@@ -1,8 +1,9 @@
-// Package face is the pipeline from a frame to face templates: detect, quality, align, embed.
+// Package face is the pipeline from a frame to face templates: detect, align, quality, liveness, embed.
 //
-// Promises: stages run in the order of the bundle, on tensors bound once; in steady state Process allocates nothing. At
-// most MaxFaces faces of a frame are reported, largest first, and only those are embedded. Every stage is timed against
-// its deadline, and the context is checked between stages.
+// Promises: stages run in that order, on tensors bound once; in steady state Process allocates nothing. At most MaxFaces
+// faces of a frame are reported, largest first, and only those are embedded. Liveness is optional: a bundle without it
+// gives no scores, and with RequireLiveness a face that fails it is reported as an attack and never embedded. Every stage
+// is timed against its deadline, and the context is checked between stages.
 //
 // A Pipeline serves one goroutine at a time and blocks while its engines run; it owns engines and tensors, borrows the
 // frame, and fills a Result that the caller owns and may reuse. It does not compare, decide or store anything, and a
@@ -23,36 +24,52 @@ import (
 // MaxFaces bounds the faces reported per frame.
 const MaxFaces = 8
 
-// Stage names, in order.
+// Kinds of stages, in order.
 const (
-	StageDetect  = "detect"
-	StageAlign   = "align"
-	StageQuality = "quality"
-	StageEmbed   = "embed"
+	StageDetect   = "detect"
+	StageAlign    = "align"
+	StageQuality  = "quality"
+	StageLiveness = infer.KindLiveness
+	StageEmbed    = "embed"
 )
 
-var order = []string{StageDetect, StageAlign, StageQuality, StageEmbed}
+// order of the stages; the numbers are those of Result.Timings.
+var order = [...]string{detectAt: StageDetect, alignAt: StageAlign, qualityAt: StageQuality, livenessAt: StageLiveness, embedAt: StageEmbed}
+
+const (
+	detectAt = iota
+	alignAt
+	qualityAt
+	livenessAt
+	embedAt
+	stages
+)
 
 // Face is one face of a frame. Coordinates are pixels of the frame.
 type Face struct {
-	Box     [4]float32  // x, y, width, height
-	Points  [10]float32 // x,y of right eye, left eye, nose, right and left mouth corner (the person's right)
-	Score   float32     // of the detector, 0..1
-	Quality Quality
-	Values  []int8  // template: symmetric int8, of the bundle's dimension; empty if the face was not embedded
-	Scale   float32 // makes Values a vector of unit length
+	Box       [4]float32  // x, y, width, height
+	Points    [10]float32 // x,y of right eye, left eye, nose, right and left mouth corner (the person's right)
+	Landmarks bool        // Points were found; else they are only where they lie in an average face of this box
+	Score     float32     // of the detector, 0..1
+	Quality   Quality
+	Liveness  float32 // likelihood of a bona fide presentation, 0..1, if HasLiveness
+	// HasLiveness: the bundle has a liveness stage and it was not skipped.
+	HasLiveness bool
+	Attack      bool   // liveness is required and too low: a presentation attack (ISO/IEC 30107-3); there is no template
+	Values      []int8 // template: symmetric int8, of the bundle's dimension; empty if the face was not embedded
+	Scale       float32
 }
 
 // Result is what one frame gave. Its slices are reused by the next Process with the same Result.
 type Result struct {
-	Faces   []Face
-	Timings [stages]infer.Timing // per stage, in order; embed and the like summed over the faces
+	Faces []Face
+	// Timings per kind of stage, in order, summed over the faces; a kind that the bundle lacks or that was skipped has no
+	// deadline.
+	Timings [stages]infer.Timing
 	Total   time.Duration
 	Seen    int // faces found, including those over MaxFaces
 	values  []int8
 }
-
-const stages = 4
 
 // Wipe overwrites the templates.
 func (r *Result) Wipe() {
@@ -65,56 +82,111 @@ type Pipeline struct {
 	manifest *infer.Manifest
 	detect   *detector
 	align    *aligner
+	live     *liveness // nil if the bundle has none
 	embed    *embedder
 	budget   [stages]time.Duration
 	found    []candidate
 }
 
+// ErrNoLiveness means that the bundle has no liveness stage.
+var ErrNoLiveness = errors.New("the bundle has no liveness stage")
+
+// Check says whether a manifest describes a face pipeline: its stages, steps and parameters, as far as that can be said
+// without the files.
+func Check(m *infer.Manifest) error {
+	_, err := configure(m)
+	return err
+}
+
 // New loads the engines of the bundle on the runtime and runs each once, so that a model that loads but cannot run is
-// refused here.
+// refused here. What a preset left open in the manifest is filled in (infer.Model.Complete).
 func New(ctx context.Context, rt infer.Runtime, m *infer.Model) (*Pipeline, error) {
-	p := &Pipeline{manifest: m.Manifest, found: make([]candidate, 0, maxCandidates)}
-	if err := p.load(ctx, rt, m); err != nil {
+	if err := m.Complete(rt); err != nil {
+		return nil, fmt.Errorf("cannot load bundle %s: %w", m.Manifest.ID, err)
+	}
+	p, err := configure(m.Manifest)
+	if err == nil {
+		err = p.load(ctx, rt, m)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot load bundle %s: %w", m.Manifest.ID, err), p.Close())
 	}
 	return p, nil
 }
 
-func (p *Pipeline) load(ctx context.Context, rt infer.Runtime, m *infer.Model) (err error) {
-	for i, name := range order {
-		s := m.Manifest.Stage(name)
-		if s == nil {
-			return fmt.Errorf("stage %q is missing: a face bundle has %v", name, order)
-		}
-		p.budget[i] = s.Deadline()
+// configure makes a pipeline without engines.
+func configure(m *infer.Manifest) (p *Pipeline, err error) {
+	p = &Pipeline{manifest: m, found: make([]candidate, 0, maxCandidates)}
+	of, err := p.kinds()
+	if err != nil {
+		return p, err
 	}
-	if p.align, err = newAligner(m.Manifest.Stage(StageAlign)); err != nil {
-		return err
+	if p.align, err = newAligner(of[alignAt]); err != nil {
+		return p, err
 	}
-	if p.detect, err = newDetector(ctx, rt, m, m.Manifest.Stage(StageDetect)); err != nil {
-		return err
+	if p.detect, err = newDetector(of[detectAt], p.align.landmarks); err != nil {
+		return p, err
 	}
-	p.embed, err = newEmbedder(ctx, rt, m, m.Manifest.Stage(StageEmbed))
-	return err
+	if p.live, err = newLiveness(m); err != nil {
+		return p, err
+	}
+	p.embed, err = newEmbedder(of[embedAt], p.align, m.Template.Dimension)
+	return p, err
 }
 
-// load makes the engine of a stage with one bound IO and warms it up with zeros.
-func load(ctx context.Context, rt infer.Runtime, m *infer.Model, s *infer.Stage) (eng infer.Engine, io infer.IO, err error) {
-	w, err := m.Open(s.File)
-	if err != nil {
-		return nil, nil, err
+// kinds finds the stage of each kind that there must be one of, and adds up the budgets.
+func (p *Pipeline) kinds() (of [stages]*infer.Stage, err error) {
+	m := p.manifest
+	if m.Template.Type != "int8" {
+		return of, fmt.Errorf("template.type %q: a face bundle gives \"int8\"", m.Template.Type)
 	}
-	eng, err = rt.Load(ctx, w.Bytes(), s.Inputs, s.Outputs)
-	if err = errors.Join(err, w.Close()); err != nil {
-		return eng, nil, fmt.Errorf("stage %s, file %s: %w", s.Name, s.File, err)
+	for i, kind := range order {
+		list := m.StagesOf(kind)
+		switch {
+		case len(list) == 0 && kind != StageLiveness:
+			return of, fmt.Errorf("stage %q is missing: a face bundle has %v, liveness if it can", kind, order)
+		case len(list) > 1 && kind != StageLiveness:
+			return of, fmt.Errorf("%d stages are of kind %q: only liveness is fused from several", len(list), kind)
+		case len(list) == 1:
+			of[i] = list[0]
+		}
+		for _, s := range list {
+			p.budget[i] += s.Deadline()
+		}
 	}
-	if io, err = eng.NewIO(); err != nil {
-		return eng, nil, fmt.Errorf("stage %s, file %s: %w", s.Name, s.File, err)
+	for i := range m.Stages {
+		s := &m.Stages[i]
+		switch kind := s.KindOf(); {
+		case at(kind) < 0:
+			return of, fmt.Errorf("stage %s: unknown kind %q: a face bundle has %v", s.Name, kind, order)
+		case (kind == StageAlign || kind == StageQuality) && s.File != "":
+			return of, fmt.Errorf("stage %s: takes no model", s.Name)
+		}
 	}
-	if err = io.Run(ctx); err != nil {
-		return eng, io, fmt.Errorf("stage %s: %s loads, but its warm-up run fails: this model cannot be used: %w", s.Name, s.File, err)
+	return of, nil
+}
+
+// at is the place of a kind in the order; -1 if there is none.
+func at(kind string) int {
+	for i, k := range order {
+		if k == kind {
+			return i
+		}
 	}
-	return eng, io, nil
+	return -1
+}
+
+func (p *Pipeline) load(ctx context.Context, rt infer.Runtime, m *infer.Model) (err error) {
+	if p.detect.Loaded, err = infer.LoadStage(ctx, rt, m, p.detect.stage); err != nil {
+		return err
+	}
+	if p.live != nil {
+		if err = p.live.load(ctx, rt, m); err != nil {
+			return err
+		}
+	}
+	p.embed.Loaded, err = infer.LoadStage(ctx, rt, m, p.embed.stage)
+	return err
 }
 
 // ModelID is the id under which the pipeline's templates may be compared.
@@ -122,6 +194,40 @@ func (p *Pipeline) ModelID() string { return p.manifest.ID }
 
 // Dimension is the number of values of a template.
 func (p *Pipeline) Dimension() int { return p.manifest.Template.Dimension }
+
+// Choices says which file each stage with a model runs, and why.
+func (p *Pipeline) Choices() []infer.Choice {
+	list := []infer.Choice{p.detect.Choice}
+	if p.live != nil {
+		for i := range p.live.models {
+			list = append(list, p.live.models[i].Choice)
+		}
+	}
+	return append(list, p.embed.Choice)
+}
+
+// HasLiveness reports whether the bundle can tell bona fide presentations from attacks.
+func (p *Pipeline) HasLiveness() bool { return p.live != nil }
+
+// SkipLiveness makes Process leave out the liveness stages from now on: no score, no time spent.
+func (p *Pipeline) SkipLiveness() {
+	if p.live != nil {
+		p.live.skip = true
+	}
+}
+
+// RequireLiveness makes Process report faces whose liveness is below the threshold as attacks and not embed them.
+// Without it the score is reported and every face is embedded. A threshold of 0 is the bundle's own. Errors: ErrNoLiveness.
+func (p *Pipeline) RequireLiveness(threshold float32) error {
+	if p.live == nil {
+		return ErrNoLiveness
+	}
+	if threshold == 0 {
+		threshold = p.manifest.Liveness.Score
+	}
+	p.live.skip, p.live.least = false, threshold
+	return nil
+}
 
 // NewResult returns a Result with room for everything Process can report, so that no frame makes it grow.
 func (p *Pipeline) NewResult() *Result {
@@ -136,15 +242,18 @@ var ErrFormat = errors.New("frame cannot be processed")
 func (p *Pipeline) Process(ctx context.Context, f *sensors.Frame, r *Result) error {
 	start := time.Now()
 	r.Faces, r.Seen = r.Faces[:0], 0
-	for i, name := range order {
-		r.Timings[i] = infer.Timing{Stage: name, Deadline: p.budget[i]}
+	for i, kind := range order {
+		r.Timings[i] = infer.Timing{Stage: kind, Deadline: p.budget[i]}
+	}
+	if p.live == nil || p.live.skip {
+		r.Timings[livenessAt].Deadline = 0
 	}
 	im, err := image(f)
 	if err != nil {
 		return err
 	}
 	p.found, err = p.detect.run(ctx, &im, p.found[:0])
-	r.Timings[0].Took = time.Since(start)
+	r.Timings[detectAt].Took = time.Since(start)
 	if err != nil {
 		return err
 	}
@@ -164,24 +273,33 @@ func (p *Pipeline) one(ctx context.Context, im *kernels.Image, c *candidate, r *
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	n := len(r.Faces)
-	face := Face{Box: c.box, Points: c.points, Score: c.score}
+	face := Face{Box: c.box, Points: c.points, Landmarks: c.landmarks, Score: c.score}
 	t := time.Now()
-	toSrc, ok := p.align.transform(&face.Points)
+	toSrc, ok := p.align.transform(&face)
 	if !ok {
 		return nil // five points in one place: a false detection
 	}
-	kernels.Warp(p.embed.io.Input(0), p.align.w, p.align.h, im, toSrc, &p.embed.norm)
-	r.Timings[1].Took += lap(&t)
-	face.Quality = judge(p.embed.io.Input(0), p.align.w, p.align.h, &p.embed.norm, &face)
-	r.Timings[2].Took += lap(&t)
-	face.Values = r.values[n*p.Dimension():][:p.Dimension():p.Dimension()]
-	scale, err := p.embed.run(ctx, face.Values)
-	r.Timings[3].Took += lap(&t)
-	if err != nil {
-		return err
+	crop := p.embed.IO.Input(0)
+	kernels.Warp(crop, p.align.size, p.align.size, im, toSrc, &p.embed.norm)
+	r.Timings[alignAt].Took += lap(&t)
+	face.Quality = judge(crop, p.align.size, p.align.size, &p.embed.norm, &face)
+	r.Timings[qualityAt].Took += lap(&t)
+	if p.live != nil && !p.live.skip {
+		err := p.live.judge(ctx, im, &face)
+		r.Timings[livenessAt].Took += lap(&t)
+		if err != nil {
+			return err
+		}
 	}
-	face.Scale = scale
+	if !face.Attack {
+		face.Values = r.values[len(r.Faces)*p.Dimension():][:p.Dimension():p.Dimension()]
+		scale, err := p.embed.run(ctx, face.Values)
+		r.Timings[embedAt].Took += lap(&t)
+		if err != nil {
+			return err
+		}
+		face.Scale = scale
+	}
 	r.Faces = append(r.Faces, face)
 	return nil
 }
@@ -221,22 +339,13 @@ func image(f *sensors.Frame) (kernels.Image, error) {
 func (p *Pipeline) Close() error {
 	var errs []error
 	if p.detect != nil {
-		errs = append(errs, p.detect.close())
+		errs = append(errs, p.detect.Close())
+	}
+	if p.live != nil {
+		errs = append(errs, p.live.close())
 	}
 	if p.embed != nil {
 		errs = append(errs, p.embed.close())
-	}
-	return errors.Join(errs...)
-}
-
-// closeBoth closes an IO, then its engine; either may be nil.
-func closeBoth(io infer.IO, eng infer.Engine) error {
-	var errs []error
-	if io != nil {
-		errs = append(errs, io.Close())
-	}
-	if eng != nil {
-		errs = append(errs, eng.Close())
 	}
 	return errors.Join(errs...)
 }

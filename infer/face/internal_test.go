@@ -47,8 +47,9 @@ type fakeRuntime struct {
 	opened, closed int
 }
 
-func (r *fakeRuntime) Name() string { return "fake" }
-func (r *fakeRuntime) Close() error { return nil }
+func (r *fakeRuntime) Name() string       { return "fake" }
+func (r *fakeRuntime) Dialects() []string { return nil }
+func (r *fakeRuntime) Close() error       { return nil }
 func (r *fakeRuntime) Load(_ context.Context, _ []byte, in, out []infer.Tensor) (infer.Engine, error) {
 	io := &fakeIO{answer: r.embed, closed: &r.closed}
 	if len(out) > 1 {
@@ -146,6 +147,12 @@ func TestFacesAreBoundedAndLargestFirst(t *testing.T) {
 		t.Errorf("largest is %v wide, want 36", r.Faces[0].Box[2])
 	}
 	for i, name := range order {
+		if name == StageLiveness && (r.Timings[i].Took != 0 || r.Timings[i].Deadline != 0) {
+			t.Errorf("a bundle without liveness took time for it: %+v", r.Timings[i])
+		}
+		if name == StageLiveness {
+			continue
+		}
 		if r.Timings[i].Stage != name || r.Timings[i].Took <= 0 || r.Timings[i].Deadline <= 0 || r.Total < r.Timings[i].Took {
 			t.Errorf("timing %d: %+v of %v", i, r.Timings[i], r.Total)
 		}
@@ -161,12 +168,12 @@ func TestFacesAreBoundedAndLargestFirst(t *testing.T) {
 // TestDecode: one cell by hand. Stride 16, cell (3, 2) of a 320x320 map, frame twice as large as the tensor.
 func TestDecode(t *testing.T) {
 	p := newFake(t, &fakeRuntime{embed: ones, detect: func(*fakeIO) error { return nil }})
-	io := p.detect.io.(*fakeIO)
+	io, yn := p.detect.IO.(*fakeIO), p.detect.post.(*yunet)
 	const i = 2*20 + 3
 	io.out[1][i], io.out[4][i] = 0.81, 0.64           // cls_16, obj_16: score sqrt(0.5184) = 0.72
 	copy(io.out[7][4*i:], []float32{0.25, 0.5, 1, 0}) // centre (3.25, 2.5)*16 = (52, 40), size 16e x 16
 	copy(io.out[10][10*i:], []float32{0, 0, 1, 0.5, -1, -1, 0.5, 0.5, 2, 3})
-	got := p.detect.decode(p.detect.scales[1], 2, p.found[:0])
+	got := yn.cells(yn.scales[1], io, 2, 2, p.found[:0])
 	if len(got) != 1 {
 		t.Fatalf("%d candidates", len(got))
 	}
@@ -174,7 +181,7 @@ func TestDecode(t *testing.T) {
 	want := candidate{
 		score:  0.72,
 		box:    [4]float32{(52 - 8*e) * 2, (40 - 8) * 2, 32 * e, 32},
-		points: [10]float32{96, 64, 128, 80, 64, 32, 112, 80, 160, 160},
+		points: [10]float32{96, 64, 128, 80, 64, 32, 112, 80, 160, 160}, landmarks: true,
 	}
 	for k := range want.box {
 		if math.Abs(float64(got[0].box[k]-want.box[k])) > 1e-3 {
@@ -195,7 +202,7 @@ func TestDecode(t *testing.T) {
 		{"both negative", -1, -1, 0, 0}, {"not a number", float32(math.NaN()), 1, 0, 0}, {"endless box", 1, 1, 1e4, 0},
 	} {
 		io.out[1][i], io.out[4][i], io.out[7][4*i+2] = c.cls, c.obj, c.box
-		if got := p.detect.decode(p.detect.scales[1], 2, p.found[:0]); len(got) != c.want {
+		if got := yn.cells(yn.scales[1], io, 2, 2, p.found[:0]); len(got) != c.want {
 			t.Errorf("%s: %d candidates, want %d", c.name, len(got), c.want)
 		}
 	}
@@ -322,7 +329,7 @@ func TestNewRefuses(t *testing.T) {
 		{"std of 0", stage("detect", func(s *infer.Stage) { s.Pre.Params = params(`{"order":"BGR"}`) }), "std"},
 		{"order of the channels", stage("detect", func(s *infer.Stage) { s.Pre.Params = params(`{"order":"GBR","std":[1,1,1]}`) }), "order"},
 		{"input of another form", stage("detect", func(s *infer.Stage) { s.Inputs[0].Shape = []int64{1, 3, 320, 300} }), "multiples of 32"},
-		{"input of one channel", stage("detect", func(s *infer.Stage) { s.Inputs[0].Shape = []int64{1, 1, 320, 320} }), "multiples of 32"},
+		{"input of one channel", stage("detect", func(s *infer.Stage) { s.Inputs[0].Shape = []int64{1, 1, 320, 320} }), "[1,3,H,W]"},
 		{"output missing", stage("detect", func(s *infer.Stage) { s.Outputs[7].Name = "box" }), "bbox_16"},
 		{"output short", stage("detect", func(s *infer.Stage) { s.Outputs[11].Shape = []int64{1, 100, 8} }), "kps_32"},
 		{"align without pre", stage("align", func(s *infer.Stage) { s.Pre = nil }), "similarity5"},

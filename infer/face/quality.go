@@ -13,7 +13,7 @@ type Quality struct {
 	Sharpness float32 // variance of the Laplacian of the aligned crop
 	Exposure  float32 // mean luminance away from black and white
 	Contrast  float32 // spread of the luminance
-	Pose      float32 // nose between the eyes: 1 frontal, 0 profile
+	Pose      float32 // nose between the eyes: 1 frontal, 0 profile; 1 where the detector finds no points
 	Size      float32 // inter-eye distance
 }
 
@@ -36,6 +36,9 @@ func judge(crop []float32, w, h int, n *kernels.Norm, f *Face) Quality {
 		Contrast:  ramp(dev, contrastLow, contrastHigh),
 		Pose:      frontal(&f.Points),
 		Size:      ramp(distance(&f.Points, 0, 1), eyesLow, eyesHigh),
+	}
+	if !f.Landmarks {
+		q.Pose = 1 // a box alone says nothing about it
 	}
 	q.Unified = min(q.Sharpness, q.Exposure, q.Contrast, q.Pose, q.Size)
 	return q

@@ -100,6 +100,12 @@ func Open(o Options) (*Runtime, error) {
 // Name implements infer.Runtime.
 func (r *Runtime) Name() string { return "onnxruntime " + r.version + " CPU" }
 
+// Dialects implements infer.Runtime: the CPU provider fuses DialectCPU.
+func (r *Runtime) Dialects() []string { return Dialects }
+
+// Dialects are those that ONNX Runtime's CPU provider runs best.
+var Dialects = []string{infer.DialectCPU}
+
 // Close gives up the library; the last user unloads it.
 func (r *Runtime) Close() error {
 	var err error
@@ -141,6 +147,29 @@ func (r *Runtime) Load(ctx context.Context, onnx []byte, inputs, outputs []infer
 		return nil, fmt.Errorf("ONNX Runtime refuses the model: %w", err)
 	}
 	return &engine{session: session, inputs: inputs, outputs: outputs}, nil
+}
+
+// Inspect implements infer.Inspector.
+func (r *Runtime) Inspect(onnx []byte) (inputs, outputs []infer.Tensor, err error) {
+	if len(onnx) == 0 {
+		return nil, nil, errors.New("model of no bytes")
+	}
+	in, out, err := ortgo.GetInputOutputInfoWithONNXData(onnx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("ONNX Runtime refuses the model: %w", err)
+	}
+	return tensors(in), tensors(out), nil
+}
+
+func tensors(list []ortgo.InputOutputInfo) (out []infer.Tensor) {
+	for _, i := range list {
+		kind := i.DataType.String()
+		if i.DataType == ortgo.TensorElementDataTypeFloat {
+			kind = "float32"
+		}
+		out = append(out, infer.Tensor{Name: i.Name, Type: kind, Shape: i.Dimensions})
+	}
+	return out
 }
 
 func (r *Runtime) sessionOptions() (*ortgo.SessionOptions, error) {
