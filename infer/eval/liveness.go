@@ -185,6 +185,9 @@ func Attacks(list []Presentation, runs []*LivenessRun, thresholds []float64, o O
 			return nil, fmt.Errorf("run %q has %d scores for %d presentations", r.Name, len(r.Scores), len(list))
 		}
 		x := newPAD(list, r.Scores, names, thresholds[i])
+		if err := x.check(); err != nil {
+			return nil, fmt.Errorf("run %q: %w", r.Name, err)
+		}
 		rows := bootstrap(o.Seed, o.Replicates, len(list), x.figures, o.progress("replicates of "+r.Name, o.Replicates))
 		res := x.result(rows)
 		res.Name, res.System, res.Failures, res.Seconds = r.Name, r.System, r.Failures, r.Seconds
@@ -228,6 +231,14 @@ func newPAD(list []Presentation, scores []float64, names []string, threshold flo
 		slices.SortStableFunc(a, byScore)
 	}
 	return x
+}
+
+// check refuses a run that gives no rate at all.
+func (x *pad) check() error {
+	if len(x.bonaFide) == 0 || !slices.ContainsFunc(x.attacks, func(a []int) bool { return len(a) > 0 }) {
+		return errors.New("no response to any bona fide, or to any attack presentation: nothing to measure")
+	}
+	return nil
 }
 
 // padSet are weighted distributions of the bona fide and of each species.
@@ -316,14 +327,16 @@ func (x *pad) result(rows [][]float64) AttackResult {
 		t := s.at(ts, target)
 		out.At = append(out.At, BPCERAt{Target: target, APCER: s.apcer(t), Threshold: t, BPCER: estimate(f[1+i], rows, 1+i, n)})
 	}
-	shown, responses := map[string]int{}, 0
+	shown := map[string]int{}
 	for _, p := range x.list {
 		shown[p.Species]++
 	}
 	for i, name := range x.names {
 		k := 1 + len(apcerTargets) + i
 		m := len(x.attacks[i])
-		responses += m
+		if m == 0 {
+			f[k] = 0 // no response, so none was taken for bona fide; APNRR is 1
+		}
 		out.Species = append(out.Species, Species{
 			Name: name, Presentations: shown[name], APCER: estimate(f[k], rows, k, m), APNRR: 1 - float64(m)/float64(shown[name]),
 		})
