@@ -2,6 +2,7 @@ package eval
 
 import (
 	"context"
+	"fmt"
 
 	"vigil/infer/face"
 	"vigil/kernels"
@@ -63,4 +64,36 @@ func central(faces []face.Face, w, h int) (best *face.Face) {
 		}
 	}
 	return best
+}
+
+// livenessOf is the face pipeline as a presentation attack detector under test.
+type livenessOf struct {
+	faces
+	score func(f *face.Face) (float64, bool)
+}
+
+// FaceLiveness is the face pipeline's liveness over pictures of one person each, chosen as by Faces. score reads it from
+// a face; false ends the evaluation, since the pipeline then measures none.
+func FaceLiveness(pipe *face.Pipeline, decode func(ctx context.Context, path string) (*sensors.Frame, error), score func(f *face.Face) (float64, bool)) Liveness {
+	return &livenessOf{faces{pipe: pipe, decode: decode, result: pipe.NewResult()}, score}
+}
+
+func (s *livenessOf) Liveness(ctx context.Context, path string) (float64, error) {
+	f, err := s.decode(ctx, path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Release()
+	if err := s.pipe.Process(ctx, f, s.result); err != nil {
+		return 0, err
+	}
+	fc := central(s.result.Faces, f.Width, f.Height)
+	if fc == nil {
+		return 0, ErrNoFace
+	}
+	v, ok := s.score(fc)
+	if !ok {
+		return 0, fmt.Errorf("bundle %s has no liveness stage: name one that has", s.pipe.ModelID())
+	}
+	return v, nil
 }

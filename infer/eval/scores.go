@@ -91,3 +91,46 @@ func WriteScores(w io.Writer, p *Protocol, run *Run) error {
 	c.Flush()
 	return c.Error()
 }
+
+// ReadPresentations is the run of another system over a list of presentations, from CSV with the header "path,score".
+// Every presentation must be in it; an empty score is a non-response. Errors name the line.
+func ReadPresentations(name string, list []Presentation, r io.Reader) (*LivenessRun, error) {
+	c := csv.NewReader(r)
+	c.FieldsPerRecord = 2
+	head, err := c.Read()
+	if err != nil || head[0] != "path" || head[1] != "score" {
+		return nil, errors.New("line 1: a file of liveness scores begins with the line \"path,score\"")
+	}
+	scores := map[string]float64{}
+	for {
+		f, err := c.Read()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		line, _ := c.FieldPos(0)
+		v := NoScore
+		if f[1] != "" {
+			if v, err = strconv.ParseFloat(strings.TrimSpace(f[1]), 64); err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
+				return nil, fmt.Errorf("line %d: score %q is not a finite number", line, f[1])
+			}
+		}
+		if _, ok := scores[f[0]]; ok {
+			return nil, fmt.Errorf("line %d: %s has two scores", line, f[0])
+		}
+		if scores[f[0]] = v; len(scores) > maxPresentations {
+			return nil, fmt.Errorf("line %d: more than %d presentations", line, maxPresentations)
+		}
+	}
+	run := &LivenessRun{Name: name, System: "scores from a file", Scores: make([]float64, len(list))}
+	for i, p := range list {
+		v, ok := scores[p.ID]
+		if !ok {
+			return nil, fmt.Errorf("no score of %s: leave the score empty where there was no response", p.ID)
+		}
+		run.Scores[i] = v
+	}
+	return run, nil
+}

@@ -41,14 +41,70 @@ type series struct {
 	marks bool
 }
 
-// pos is where a value lies along the axis, kept inside it.
+// pos is where a value lies along the axis: 0 to 1 inside, infinite where the scale is (a rate of 0).
 func (a *axis) pos(v float64) float64 {
 	lo, hi := a.scale(a.from), a.scale(a.to)
-	p := (a.scale(v) - lo) / (hi - lo)
-	if math.IsNaN(p) {
-		return 0
+	return (a.scale(v) - lo) / (hi - lo)
+}
+
+// point is a place in the plot, both coordinates 0 to 1.
+type point struct{ x, y float64 }
+
+// lines are the parts of a series inside the plot. A point that has no place (a rate of 0 on a scale without one) ends a
+// line.
+func (c *chart) lines(s *series) [][]point {
+	var out [][]point
+	var line []point
+	var last point
+	has := false
+	for i := range s.x {
+		p := point{c.x.pos(s.x[i]), c.y.pos(s.y[i])}
+		if math.IsInf(p.x, 0) || math.IsInf(p.y, 0) || math.IsNaN(p.x+p.y) {
+			has = false
+			continue
+		}
+		if a, b, ok := clip(last, p); has && ok && a != b {
+			if n := len(line); n == 0 || line[n-1] != a {
+				if n > 0 {
+					out = append(out, line)
+				}
+				line = []point{a}
+			}
+			line = append(line, b)
+		}
+		last, has = p, true
 	}
-	return min(1, max(0, p))
+	if len(line) > 0 {
+		out = append(out, line)
+	}
+	return out
+}
+
+// clip is the part of a segment inside the unit square; ok is false if there is none (Liang and Barsky 1984).
+func clip(a, b point) (_, _ point, ok bool) {
+	t0, t1 := 0.0, 1.0
+	dx, dy := b.x-a.x, b.y-a.y
+	for _, e := range [][2]float64{{-dx, a.x}, {dx, 1 - a.x}, {-dy, a.y}, {dy, 1 - a.y}} {
+		switch p, q := e[0], e[1]; {
+		case p == 0 && q < 0:
+			return a, b, false
+		case p < 0:
+			t0 = max(t0, q/p)
+		case p > 0:
+			t1 = min(t1, q/p)
+		}
+	}
+	if t0 > t1 {
+		return a, b, false
+	}
+	from, to := a, b
+	if t0 > 0 {
+		from = point{a.x + t0*dx, a.y + t0*dy}
+	}
+	if t1 < 1 {
+		to = point{a.x + t1*dx, a.y + t1*dy}
+	}
+	return from, to, true
 }
 
 // probit is the normal deviate of a rate, the scale of DET curves (Martin et al., "The DET curve in assessment of
@@ -105,7 +161,7 @@ func linearAxis(label string, from, to float64, text func(float64) string) axis 
 	}
 	a := axis{label: label, scale: linear, from: from, to: to}
 	for k := math.Ceil(from/step - 1e-9); k*step <= to+step*1e-9; k++ {
-		a.ticks = append(a.ticks, tick{k * step, text(k * step)})
+		a.ticks = append(a.ticks, tick{k * step, text(k*step + 0)}) // + 0: no label -0
 	}
 	return a
 }
@@ -162,7 +218,7 @@ func rocChart(name, title, xLabel, yLabel string, curves []curve) chart {
 		s := series{label: k.name, color: i, dash: i}
 		for _, p := range k.points {
 			s.x, s.y = append(s.x, p.X), append(s.y, 1-p.Y)
-			if p.X >= low || len(s.y) == 1 {
+			if p.X >= low {
 				worst = min(worst, 1-p.Y)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
@@ -28,6 +29,10 @@ const pngDPI = 192
 // png draws the chart with gonum's plot. Both axes run from 0 to 1: the scales are the chart's own.
 func (c *chart) png(w io.Writer) error {
 	p := plot.New()
+	for _, f := range []*font.Variant{&p.Title.TextStyle.Font.Variant, &p.X.Label.TextStyle.Font.Variant, &p.Y.Label.TextStyle.Font.Variant,
+		&p.X.Tick.Label.Font.Variant, &p.Y.Tick.Label.Font.Variant, &p.Legend.TextStyle.Font.Variant} {
+		*f = "Sans"
+	}
 	p.Title.Text = c.title
 	p.Title.TextStyle.Color, p.Title.TextStyle.Font.Size, p.Title.Padding = ink, vg.Points(11), vg.Points(6)
 	for _, a := range []struct {
@@ -85,37 +90,48 @@ func (c *chart) pngSeries(p *plot.Plot) error {
 		l.Color, l.Width, l.Dashes = soft, vg.Points(0.6), []vg.Length{vg.Points(1.5), vg.Points(3)}
 		p.Add(l)
 	}
-	for _, s := range c.series {
-		xy := make(plotter.XYs, len(s.x))
-		for i := range s.x {
-			xy[i].X, xy[i].Y = c.x.pos(s.x[i]), c.y.pos(s.y[i])
-		}
-		if len(xy) == 0 {
-			continue
-		}
-		l, err := plotter.NewLine(xy)
-		if err != nil {
+	for i := range c.series {
+		if err := c.pngLines(p, &c.series[i]); err != nil {
 			return err
 		}
-		l.Color, l.Width = palette[s.color%len(palette)], vg.Points(1.5)
-		for _, d := range dashes[s.dash%len(dashes)] {
-			l.Dashes = append(l.Dashes, vg.Points(d*0.75))
+	}
+	return nil
+}
+
+func (c *chart) pngLines(p *plot.Plot, s *series) error {
+	tint := palette[s.color%len(palette)]
+	style := draw.LineStyle{Color: tint, Width: vg.Points(1.5)}
+	for _, d := range dashes[s.dash%len(dashes)] {
+		style.Dashes = append(style.Dashes, vg.Points(d*0.75))
+	}
+	sample := &plotter.Line{LineStyle: style} // of the legend
+	for _, line := range c.lines(s) {
+		xy := make(plotter.XYs, len(line))
+		for i, q := range line {
+			xy[i].X, xy[i].Y = q.x, q.y
 		}
+		l := &plotter.Line{XYs: xy, LineStyle: style}
 		if s.area {
-			fill := palette[s.color%len(palette)]
+			fill := tint
 			fill.A = 56
 			l.FillColor, l.Width = fill, vg.Points(1)
+			sample.FillColor = fill
 		}
 		p.Add(l)
-		if s.marks {
-			m, err := plotter.NewScatter(xy)
-			if err != nil {
-				return err
-			}
-			m.Color, m.Radius, m.Shape = palette[s.color%len(palette)], vg.Points(2.2), draw.CircleGlyph{}
-			p.Add(m)
-		}
-		p.Legend.Add(s.label, l)
 	}
+	p.Legend.Add(s.label, sample)
+	if !s.marks {
+		return nil
+	}
+	xy := make(plotter.XYs, len(s.x))
+	for i := range s.x {
+		xy[i].X, xy[i].Y = c.x.pos(s.x[i]), c.y.pos(s.y[i])
+	}
+	m, err := plotter.NewScatter(xy)
+	if err != nil {
+		return err
+	}
+	m.Color, m.Radius, m.Shape = tint, vg.Points(2.2), draw.CircleGlyph{}
+	p.Add(m)
 	return nil
 }

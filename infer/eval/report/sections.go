@@ -56,11 +56,11 @@ func rateRows(v *eval.Verification, row func(label, name string, value func(r *e
 		if !x.Measured {
 			star = " *"
 		}
-		row(fmt.Sprintf("FNMR at FMR %s%s", percent(x.Target), star), fmt.Sprintf("fnmr@%.0e", x.Target), func(r *eval.VerifyResult) cell { return estimateCell(r.Rates[i].FNMR) })
+		row(fmt.Sprintf("FNMR at FMR %s%s", rateLabel(x.Target), star), fmt.Sprintf("fnmr@%.0e", x.Target), func(r *eval.VerifyResult) cell { return estimateCell(r.Rates[i].FNMR) })
 	}
 	row("FNMR at no false match", "fnmr@0", func(r *eval.VerifyResult) cell { return estimateCell(r.ZeroFMR) })
 	for i, x := range v.Runs[0].Rates {
-		row(fmt.Sprintf("FMR and threshold for FMR %s", percent(x.Target)), "", func(r *eval.VerifyResult) cell {
+		row(fmt.Sprintf("FMR and threshold for FMR %s", rateLabel(x.Target)), "", func(r *eval.VerifyResult) cell {
 			c := estimateCell(r.Rates[i].FMR)
 			c.Text += fmt.Sprintf(" at %.4g", r.Rates[i].Threshold)
 			return c
@@ -124,7 +124,7 @@ func identification(out *pageSection, v *eval.Identification) {
 			if !x.Measured {
 				star = " *"
 			}
-			g.Head = append(g.Head, fmt.Sprintf("FNIR at FPIR %s%s", percent(x.Target), star))
+			g.Head = append(g.Head, fmt.Sprintf("FNIR at FPIR %s%s", rateLabel(x.Target), star))
 		}
 		for _, z := range r.Sizes {
 			row := []cell{text("%d", z.Subjects), text("%d", z.Probes), estimateCell(z.Rank1)}
@@ -167,7 +167,7 @@ func attack(out *pageSection, v *eval.Attack) {
 		row(fmt.Sprintf("APCER of %s (%d)", s.Name, s.Presentations), func(r *eval.AttackResult) cell { return estimateCell(r.Species[i].APCER) })
 	}
 	for i, x := range v.Runs[0].At {
-		row("BPCER at APCER "+percent(x.Target), func(r *eval.AttackResult) cell { return estimateCell(r.At[i].BPCER) })
+		row("BPCER at APCER "+rateLabel(x.Target), func(r *eval.AttackResult) cell { return estimateCell(r.At[i].BPCER) })
 	}
 	row("EER, threshold", func(r *eval.AttackResult) cell { return text("%s at %.4g", percent(r.EER), r.EERAt) })
 	row("Non-response to bona fide presentations", func(r *eval.AttackResult) cell { return text("%s", percent(r.BPNRR)) })

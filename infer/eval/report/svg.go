@@ -11,7 +11,7 @@ import (
 // Size of a chart and of its margins, in pixels of the drawing.
 const (
 	width, height            = 520, 400
-	left, right, top, bottom = 66, 16, 34, 50
+	left, right, top, bottom = 66, 26, 34, 50
 )
 
 // dashes tell series apart without colour.
@@ -86,28 +86,24 @@ func dashText(i int) string {
 }
 
 func (c *chart) draw(b *bytes.Buffer, s *series) {
-	var d strings.Builder
-	px, py := -1.0, -1.0
-	for i := range s.x {
-		x, y := c.at(s.x[i], s.y[i])
-		if x == px && y == py {
+	color := fmt.Sprintf("var(--s%d)", s.color%6)
+	for _, line := range c.lines(s) {
+		var d strings.Builder
+		for i, p := range line {
+			op := 'L'
+			if i == 0 {
+				op = 'M'
+			}
+			fmt.Fprintf(&d, "%c%.1f %.1f", op, left+plotW*p.x, top+plotH*(1-p.y))
+		}
+		if s.area {
+			x0, x1 := left+plotW*line[0].x, left+plotW*line[len(line)-1].x
+			fmt.Fprintf(b, `<path class="area" style="fill:%s;stroke:%s" stroke-dasharray="%s" d="%sL%.1f %dL%.1f %dZ"/>`,
+				color, color, dashText(s.dash), d.String(), x1, top+plotH, x0, top+plotH)
 			continue
 		}
-		op := "L"
-		if d.Len() == 0 {
-			op = "M"
-		}
-		fmt.Fprintf(&d, "%s%.1f %.1f", op, x, y)
-		px, py = x, y
+		fmt.Fprintf(b, `<path class="line" style="stroke:%s" stroke-dasharray="%s" d="%s"/>`, color, dashText(s.dash), d.String())
 	}
-	color := fmt.Sprintf("var(--s%d)", s.color%6)
-	if s.area && len(s.x) > 0 {
-		x0, y0 := c.at(s.x[0], c.y.from)
-		x1, _ := c.at(s.x[len(s.x)-1], c.y.from)
-		fmt.Fprintf(b, `<path class="area" style="fill:%s;stroke:%s" stroke-dasharray="%s" d="%sL%.1f %.1fL%.1f %.1fZ"/>`+"\n", color, color, dashText(s.dash), d.String(), x1, y0, x0, y0)
-		return
-	}
-	fmt.Fprintf(b, `<path class="line" style="stroke:%s" stroke-dasharray="%s" d="%s"/>`, color, dashText(s.dash), d.String())
 	for i := range s.x {
 		if s.marks {
 			x, y := c.at(s.x[i], s.y[i])
