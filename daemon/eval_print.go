@@ -24,7 +24,7 @@ func (e *evaluation) print(w io.Writer) {
 			printAttack(w, s.Title, s.Attack)
 		}
 	}
-	fmt.Fprintf(w, "\nbounds    %.0f %%, bootstrap with seed %d; \"at most\" is the rule of three, where no error was seen\n", e.report.Confidence*100, e.report.Seed)
+	fmt.Fprintf(w, "\nbounds    %.0f %%, bootstrap with seed %d; \"at most\" and \"at least\" are the rule of three\n", e.report.Confidence*100, e.report.Seed)
 	if e.o.out != "" {
 		fmt.Fprintf(w, "report    %s, and %d files more\n", filepath.Join(e.o.out, report.PageName), len(e.files)-1)
 	}
@@ -35,8 +35,10 @@ func estimate(e eval.Estimate) string {
 	switch {
 	case e.Low == nil || e.High == nil:
 		return fmt.Sprintf("%.2f %%", e.Value*100)
-	case e.Value == 0:
+	case e.Method == eval.ByThree && e.Value == 0:
 		return fmt.Sprintf("0 %% (at most %.2f)", *e.High*100)
+	case e.Method == eval.ByThree:
+		return fmt.Sprintf("100 %% (at least %.2f)", *e.Low*100)
 	}
 	return fmt.Sprintf("%.2f %% (%.2f to %.2f)", e.Value*100, *e.Low*100, *e.High*100)
 }
@@ -111,7 +113,11 @@ func printIdentification(w io.Writer, title string, v *eval.Identification) {
 		fmt.Fprintf(w, "%-8s  %s, %.1f ms a sample; %d samples without a template\n", r.Name, r.System, r.Seconds*1e3, len(r.Failures))
 		head := []string{"GALLERY", "SEARCHES", "MATE FIRST"}
 		for _, x := range r.Sizes[0].Rates {
-			head = append(head, fmt.Sprintf("FNIR at FPIR %.1f %%", x.Target*100))
+			few := ""
+			if !x.Measured {
+				few = " (too few strangers)"
+			}
+			head = append(head, fmt.Sprintf("FNIR at FPIR %.1f %%%s", x.Target*100, few))
 		}
 		var rows [][]string
 		for _, z := range r.Sizes {

@@ -17,13 +17,13 @@ type Estimate struct {
 	Value  float64  `json:"value"`
 	Low    *float64 `json:"low,omitempty"`
 	High   *float64 `json:"high,omitempty"`
-	Method string   `json:"method,omitempty"` // "bootstrap over subjects" or "rule of three"
+	Method string   `json:"method,omitempty"` // ByBootstrap or ByThree
 }
 
 // Methods of bounds.
 const (
-	byBootstrap = "bootstrap over subjects"
-	byThree     = "rule of three"
+	ByBootstrap = "bootstrap over subjects"
+	ByThree     = "rule of three"
 )
 
 // sorted are comparisons in ascending order of the score, with the subjects of their two sides, so that any weighting by
@@ -168,16 +168,20 @@ func quantile(v []float64, q float64) float64 {
 // Comparisons that share subjects are not independent, so the true bound is higher; the report says so.
 func ruleOfThree(n int) float64 { return min(1, 3/float64(max(1, n))) }
 
-// estimate gives a figure its bounds: those of the replicates, or the rule of three where no error was seen in n trials.
+// estimate gives a figure its bounds: those of the replicates, or the rule of three where no error, or nothing but errors,
+// was seen in n trials.
 func estimate(value float64, rows [][]float64, i, n int) Estimate {
 	e := Estimate{Value: value}
-	if value == 0 && n > 0 {
-		zero, high := 0.0, ruleOfThree(n)
-		e.Low, e.High, e.Method = &zero, &high, byThree
+	if (value == 0 || value == 1) && n > 0 {
+		low, high := 0.0, ruleOfThree(n)
+		if value == 1 {
+			low, high = 1-high, 1
+		}
+		e.Low, e.High, e.Method = &low, &high, ByThree
 		return e
 	}
 	if low, high, ok := bounds(rows, i); ok {
-		e.Low, e.High, e.Method = &low, &high, byBootstrap
+		e.Low, e.High, e.Method = &low, &high, ByBootstrap
 	}
 	return e
 }

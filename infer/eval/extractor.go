@@ -40,7 +40,7 @@ var ErrNoFace = fmt.Errorf("%w: no face in the picture", ErrAcquire)
 // Failure is a sample that gave no template.
 type Failure struct {
 	ID     string `json:"id"`
-	Kind   string `json:"kind"` // "acquire", "enrol"; "missing" in a file of scores
+	Kind   string `json:"kind"` // "acquire" or "enrol"
 	Reason string `json:"reason"`
 }
 
@@ -53,4 +53,16 @@ func failure(id string, err error) (f Failure, ok bool) {
 		return Failure{id, "enrol", err.Error()}, true
 	}
 	return f, false
+}
+
+// countFailures by kind.
+func countFailures(list []Failure) (acquire, enrol int) {
+	for _, f := range list {
+		if f.Kind == "enrol" {
+			enrol++
+		} else {
+			acquire++
+		}
+	}
+	return acquire, enrol
 }

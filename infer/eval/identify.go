@@ -230,17 +230,6 @@ func Identify(s *Search, runs []*SearchRun, o Options) (*Identification, error) 
 	return v, nil
 }
 
-func countFailures(list []Failure) (acquire, enrol int) {
-	for _, f := range list {
-		if f.Kind == "enrol" {
-			enrol++
-		} else {
-			acquire++
-		}
-	}
-	return acquire, enrol
-}
-
 // searcher computes the figures of one run at one gallery size. FNIR and FPIR are the FNMR and FMR of a set whose mated
 // scores are those of the mates in first place and whose non-mated scores are the best of every stranger's search.
 type searcher struct {
@@ -287,10 +276,7 @@ func (x *searcher) figures(times []uint32) []float64 {
 
 func (x *searcher) result(size int, rows [][]float64) SizeResult {
 	f, s := x.figures(nil), x.scores.set(nil)
-	out := SizeResult{Subjects: size, Probes: x.probes, Rank1: Estimate{Value: f[0]}}
-	if low, high, ok := bounds(rows, 0); ok {
-		out.Rank1.Low, out.Rank1.High, out.Rank1.Method = &low, &high, byBootstrap
-	}
+	out := SizeResult{Subjects: size, Probes: x.probes, Rank1: estimate(f[0], rows, 0, x.probes)}
 	for i, target := range fpirTargets {
 		t := s.atFMR(target)
 		out.Rates = append(out.Rates, FNIRAt{

@@ -239,10 +239,7 @@ func (x *verifier) result(p *Protocol, rows [][]float64) VerifyResult {
 	r.ZeroFMR, r.ZeroAt = estimate(f[z], rows, z, mated), x.plain.atFMR(0)
 	if x.halves != nil {
 		a, at := x.halves.accuracy(nil)
-		e := Estimate{Value: a}
-		if low, high, ok := bounds(rows, z+1); ok {
-			e.Low, e.High, e.Method = &low, &high, byBootstrap
-		}
+		e := estimate(a, rows, z+1, mated+non)
 		r.Accuracy, r.ChosenAt = &e, at
 	}
 	x.failures(p, &r)
@@ -252,14 +249,7 @@ func (x *verifier) result(p *Protocol, rows [][]float64) VerifyResult {
 
 // failures fills in what could not be acquired, enrolled or compared.
 func (x *verifier) failures(p *Protocol, r *VerifyResult) {
-	acquire, enrol := 0, 0
-	for _, f := range x.run.Failures {
-		if f.Kind == "enrol" {
-			enrol++
-		} else {
-			acquire++
-		}
-	}
+	acquire, enrol := countFailures(x.run.Failures)
 	n := len(p.Samples)
 	r.FTA = estimate(float64(acquire)/float64(n), nil, 0, n)
 	r.FTE = estimate(float64(enrol)/float64(n), nil, 0, n)

@@ -155,7 +155,7 @@ func linearAxis(label string, from, to float64, text func(float64) string) axis 
 	}
 	step := math.Pow(10, math.Floor(math.Log10((to-from)/5)))
 	for _, f := range []float64{2, 2.5, 2} { // 2, 5, 10 times
-		if (to-from)/step > 6 {
+		if (to-from)/step > 7 {
 			step *= f
 		}
 	}
@@ -259,7 +259,7 @@ func histogramChart(name, title, a, b string, h eval.Histogram) chart {
 		c.series = append(c.series, s)
 	}
 	c.x = linearAxis("score", h.Low, h.High, func(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) })
-	c.y = linearAxis("share of the comparisons", 0, high*1.05, func(v float64) string { return strconv.FormatFloat(math.Round(v*1000)/10, 'g', 4, 64) + " %" })
+	c.y = linearAxis("share of the comparisons", 0, high*1.3 /* room for the legend */, func(v float64) string { return strconv.FormatFloat(math.Round(v*1000)/10, 'g', 4, 64) + " %" })
 	return c
 }
 

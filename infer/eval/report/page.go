@@ -96,7 +96,7 @@ func reading(r *eval.Report) []string {
 	}
 	out := []string{"Small figures are the bounds: percentiles of a bootstrap over subjects, each replicate drawing as many subjects " +
 		"as there are, with replacement; a non-mated comparison counts once for each pair of draws of its two subjects. " +
-		"“≤” marks the rule of three, 3/n, where no error was seen in n comparisons: it takes them for independent, so the true bound is higher.",
+		"“≤” and “≥” mark the rule of three, 3/n, where no error (or nothing but errors) was seen in n comparisons: it takes them for independent, so the true bound is higher.",
 		"FTA and FTE are the shares of the samples that gave no template: nothing usable was found in the sample, or nothing could be enrolled from it. " +
 			"A comparison that could not be made counts as a non-match in every rate; with failures these are the generalised rates (FAR, FRR) of ISO/IEC 19795-1."}
 	if ver {
@@ -119,8 +119,10 @@ func reading(r *eval.Report) []string {
 func estimateCell(e eval.Estimate) cell {
 	c := cell{Text: percent(e.Value)}
 	switch {
-	case e.Method == "rule of three" && e.High != nil:
+	case e.Method == eval.ByThree && e.Value == 0 && e.High != nil:
 		c.Bounds = "≤ " + percent(*e.High)
+	case e.Method == eval.ByThree && e.Low != nil:
+		c.Bounds = "≥ " + percent(*e.Low)
 	case e.Low != nil && e.High != nil:
 		c.Bounds = percent(*e.Low) + " – " + percent(*e.High)
 	}

@@ -50,7 +50,7 @@ func (c *chart) png(w io.Writer) error {
 	if err := c.pngSeries(p); err != nil {
 		return err
 	}
-	p.Legend.Top, p.Legend.XOffs, p.Legend.YOffs = !c.keyLow(), vg.Points(-6), vg.Points(-6)
+	p.Legend.Top, p.Legend.XOffs, p.Legend.YOffs = !c.keyLow(), vg.Points(-14), vg.Points(-6)
 	if !p.Legend.Top {
 		p.Legend.YOffs = vg.Points(6)
 	}

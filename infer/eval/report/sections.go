@@ -96,12 +96,12 @@ func qualityCell(q *eval.Quality) cell {
 	return text("%.2f, %.2f, %.2f", q.P5, q.Median, q.P95)
 }
 
-func failures(run string, list0 []eval.Failure) []list {
-	if len(list0) == 0 {
+func failures(run string, all []eval.Failure) []list {
+	if len(all) == 0 {
 		return nil
 	}
-	l := list{Title: "Samples without a template, " + run, Left: max(0, len(list0)-shownRows)}
-	for _, f := range list0[:min(len(list0), shownRows)] {
+	l := list{Title: "Samples without a template, " + run, Left: max(0, len(all)-shownRows)}
+	for _, f := range all[:min(len(all), shownRows)] {
 		l.Rows = append(l.Rows, []cell{{Text: f.ID}, {Text: f.Kind}})
 	}
 	return []list{l}
@@ -140,9 +140,9 @@ func identification(out *pageSection, v *eval.Identification) {
 }
 
 func searchSystems(v *eval.Identification) grid {
-	g := grid{Title: "Systems", Head: []string{"", "FTA", "FTE", "quality: 5 %, median, 95 %", "time for a sample", "system"}}
+	g := grid{Title: "Systems", Head: []string{"", "FTA", "FTE", "quality: 5 %, median, 95 %", "time for a sample"}}
 	for _, r := range v.Runs {
-		g.Rows = append(g.Rows, []cell{{Text: r.Name}, estimateCell(r.FTA), estimateCell(r.FTE), qualityCell(r.Quality), seconds(r.Seconds), {Text: r.System}})
+		g.Rows = append(g.Rows, []cell{{Text: r.Name, Bounds: r.System}, estimateCell(r.FTA), estimateCell(r.FTE), qualityCell(r.Quality), seconds(r.Seconds)})
 	}
 	return g
 }

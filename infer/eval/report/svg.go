@@ -18,10 +18,10 @@ const (
 var dashes = [][]float64{nil, {7, 4}, {2, 3}, {9, 3, 2, 3}, {4, 2}, {12, 4}}
 
 // chartStyle draws charts inside the page and in files of their own, in light and dark.
-const chartStyle = `.chart{--ink:#1d2430;--soft:#5b6575;--grid:#e3e7ed;--s0:#0b62a8;--s1:#c2540a;--s2:#14795a;--s3:#8a3f91;--s4:#7a6a00;--s5:#9b2242;font-family:system-ui,"Helvetica Neue",Arial,sans-serif;font-size:12px}
-@media (prefers-color-scheme:dark){.chart{--ink:#e7eaf0;--soft:#a3adbd;--grid:#2c333f;--s0:#6cb4f5;--s1:#f59c5b;--s2:#57cfa5;--s3:#d596dc;--s4:#d9c95a;--s5:#f08aa3}}
-@media print{.chart{--ink:#000;--soft:#333;--grid:#ddd;--s0:#0b62a8;--s1:#c2540a;--s2:#14795a;--s3:#8a3f91;--s4:#7a6a00;--s5:#9b2242}}
-.chart text{fill:var(--soft)}.chart .title{fill:var(--ink);font-size:14px;font-weight:600}.chart .grid{stroke:var(--grid);stroke-width:1}.chart .frame{fill:none;stroke:var(--soft);stroke-width:1}.chart .equal{stroke:var(--soft);stroke-width:1;stroke-dasharray:2 4}.chart .line{fill:none;stroke-width:2;stroke-linejoin:round}.chart .area{fill-opacity:.22;stroke-width:1.5;stroke-linejoin:round}
+const chartStyle = `.chart{--paper:#fff;--ink:#1d2430;--soft:#5b6575;--grid:#e3e7ed;--s0:#0b62a8;--s1:#c2540a;--s2:#14795a;--s3:#8a3f91;--s4:#7a6a00;--s5:#9b2242;font-family:system-ui,"Helvetica Neue",Arial,sans-serif;font-size:12px}
+@media (prefers-color-scheme:dark){.chart{--paper:#12161d;--ink:#e7eaf0;--soft:#a3adbd;--grid:#2c333f;--s0:#6cb4f5;--s1:#f59c5b;--s2:#57cfa5;--s3:#d596dc;--s4:#d9c95a;--s5:#f08aa3}}
+@media print{.chart{--paper:#fff;--ink:#000;--soft:#333;--grid:#ddd;--s0:#0b62a8;--s1:#c2540a;--s2:#14795a;--s3:#8a3f91;--s4:#7a6a00;--s5:#9b2242}}
+.chart text{fill:var(--soft)}.chart .title{fill:var(--ink);font-size:14px;font-weight:600}.chart .grid{stroke:var(--grid);stroke-width:1}.chart .frame{fill:none;stroke:var(--soft);stroke-width:1}.chart .equal{stroke:var(--soft);stroke-width:1;stroke-dasharray:2 4}.chart .line{fill:none;stroke-width:2;stroke-linejoin:round}.chart .key{fill:var(--paper);fill-opacity:.85}.chart .area{fill-opacity:.22;stroke-width:1.5;stroke-linejoin:round}
 `
 
 // svg writes the chart; own says that it is a file of its own and carries the style.
@@ -33,8 +33,13 @@ func (c *chart) svg(w io.Writer, own bool) error {
 	}
 	fmt.Fprintf(&b, "\n<text class=\"title\" x=\"%d\" y=\"20\">%s</text>\n", left, html.EscapeString(c.title))
 	c.grid(&b)
+	drawn := 0
 	for i := range c.series {
+		drawn += len(c.lines(&c.series[i]))
 		c.draw(&b, &c.series[i])
+	}
+	if drawn == 0 {
+		fmt.Fprintf(&b, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">no error of both kinds at any one threshold</text>\n", left+plotW/2, top+plotH/2)
 	}
 	fmt.Fprintf(&b, `<rect class="frame" x="%d" y="%d" width="%d" height="%d"/>`+"\n", left, top, plotW, plotH)
 	if c.legend {
@@ -125,6 +130,7 @@ func (c *chart) key(b *bytes.Buffer) {
 	if c.keyLow() {
 		y = top + plotH - h - 8
 	}
+	fmt.Fprintf(b, `<rect class="key" x="%d" y="%d" width="%d" height="%d"/>`, x, y, w, h)
 	for i, s := range c.series {
 		ly := y + 13 + 17*i
 		fmt.Fprintf(b, `<path class="line" style="stroke:var(--s%d)" stroke-dasharray="%s" d="M%d %dh26"/>`, s.color%6, dashText(s.dash), x+6, ly)
