@@ -100,12 +100,33 @@ func (o *evalOptions) check(c *cobra.Command) error {
 	case len(o.precision) == 0 || slices.Contains(o.precision, ""):
 		return usageError(c, "--precision needs fp32, int8 or both")
 	}
+	if twice := o.twice(); twice != "" {
+		return usageError(c, "two systems are called %q: name the others by --scores NAME=FILE", twice)
+	}
 	for _, flag := range []string{"pairs", "list", "pictures"} {
 		if need(flag) {
 			return usageError(c, "eval %s needs --%s", name, flag)
 		}
 	}
 	return nil
+}
+
+// twice is a name that two systems of the report would have.
+func (o *evalOptions) twice() string {
+	var names []string
+	if o.models != "" || o.bundle != "" {
+		names = slices.Clone(o.precision)
+	}
+	for _, s := range o.scores {
+		name, _ := named(s)
+		names = append(names, name)
+	}
+	for i, n := range names {
+		if slices.Contains(names[:i], n) {
+			return n
+		}
+	}
+	return ""
 }
 
 func (a *app) evalPairs(o *evalOptions) *cobra.Command {

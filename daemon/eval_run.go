@@ -38,34 +38,38 @@ func (e *evaluation) each(ctx context.Context, f func(s *bundleSystem) error) (e
 	if manifest.Modality != "face" {
 		return fmt.Errorf("bundle %s is of the modality %q: this command runs face bundles; give the scores of others by --scores", manifest.ID, manifest.Modality)
 	}
+	var models []*infer.Model
+	for _, precision := range o.precision { // all of them, before the work on the first
+		m, err := eval.AtPrecision(manifest, precision, infer.DialectCPU)
+		if err != nil {
+			return err
+		}
+		model, err := infer.FromDir(os.DirFS(dir), m)
+		if err != nil {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+		models = append(models, model)
+	}
 	rt, err := ort.Open(ort.Options{Library: o.library, Threads: o.threads})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, rt.Close()) }()
-	for _, precision := range o.precision {
-		if err := one(ctx, rt, dir, manifest, precision, f); err != nil {
+	for i, m := range models {
+		if err := one(ctx, rt, m, o.precision[i], f); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func one(ctx context.Context, rt *ort.Runtime, dir string, manifest *infer.Manifest, precision string, f func(s *bundleSystem) error) (err error) {
-	m, err := eval.AtPrecision(manifest, precision, infer.DialectCPU)
-	if err != nil {
-		return err
-	}
-	model, err := infer.FromDir(os.DirFS(dir), m)
-	if err != nil {
-		return fmt.Errorf("%s: %w", dir, err)
-	}
-	pipe, err := face.New(ctx, rt, model)
+func one(ctx context.Context, rt *ort.Runtime, m *infer.Model, precision string, f func(s *bundleSystem) error) (err error) {
+	pipe, err := face.New(ctx, rt, m)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, pipe.Close()) }()
-	return f(&bundleSystem{name: precision, title: m.ID + " at " + precision + " on " + rt.Name(), pipe: pipe})
+	return f(&bundleSystem{name: precision, title: m.Manifest.ID + " at " + precision + " on " + rt.Name(), pipe: pipe})
 }
 
 // manifest is that of the preset or of the folder's bundle.json.
