@@ -1,9 +1,10 @@
 // Command fvc measures fingerprint systems side by side on the open sets of FVC2002 and FVC2004: NIST's mindtct and
 // bozorth3 (bench/nbis), our own system (ours.go), and any other whose scores are in files.
 //
-// For every set and both ways to choose impostors it prints EER, the FNMR at FMR 1 %, 0.1 % and at no false match (FVC's
-// FMR100, FMR1000 and zeroFMR) with their bounds, and with -out writes the report of infer/eval with curves and paired
-// differences. A failed extraction of NBIS is a score of 0; ours count as the evaluation counts them, as non-matches.
+// For every set and both ways to choose impostors it prints the EER in three readings (by interpolation, the mean of
+// both rates at the nearest score, and the middle of FVC's interval), the FNMR at FMR 1 %, 0.1 % and at no false match
+// (FVC's FMR100, FMR1000 and zeroFMR), with bounds, and with -out writes the report of infer/eval with curves, paired
+// differences and the scores. A failed extraction of NBIS is a score of 0; ours count as the evaluation counts them, as non-matches.
 package main
 
 import (
@@ -133,9 +134,32 @@ func one(ctx context.Context, o options, s openSet) ([]eval.Section, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := writeScores(o.out, s.name+"-"+string(v.impostors), p, runs); err != nil {
+			return nil, err
+		}
 		out = append(out, eval.Section{Name: s.name + "-" + string(v.impostors), Title: s.title + ", " + v.title, Verification: ver})
 	}
 	return out, nil
+}
+
+// writeScores writes SECTION-scores-SYSTEM.csv beside the report.
+func writeScores(dir, section string, p *eval.Protocol, runs []*eval.Run) error {
+	if dir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, r := range runs {
+		f, err := os.Create(filepath.Join(dir, section+"-scores-"+filepath.Base(r.Name)+".csv"))
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(eval.WriteScores(f, p, r), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // system answers protocols over the samples of one set.
@@ -203,9 +227,10 @@ func print(r *eval.Report) {
 			fmt.Fprintf(t, "%d mated comparisons a set; in brackets %.0f %% bounds, %d replicates over fingers, seed %d\n",
 				s.Verification.Mated, r.Confidence*100, s.Verification.Replicates, r.Seed)
 		}
-		fmt.Fprintf(t, "\n%s (%d non-mated)\nSYSTEM\tEER\tFMR100\tFMR1000\tZEROFMR\tFAILED\tPER PICTURE\n", s.Title, s.Verification.NonMated)
+		fmt.Fprintf(t, "\n%s (%d non-mated)\nSYSTEM\tEER\tNEAREST\tFVC\tFMR100\tFMR1000\tZEROFMR\tFAILED\tPER PICTURE\n", s.Title, s.Verification.NonMated)
 		for _, x := range s.Verification.Runs {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%.0f ms\n", x.Name, rate(x.EER), rate(x.Rates[0].FNMR), rate(x.Rates[1].FNMR), rate(x.ZeroFMR), len(x.Failures), x.Seconds*1e3)
+			fmt.Fprintf(t, "%s\t%s\t%.2f %%\t%.2f %%\t%s\t%s\t%s\t%d\t%.0f ms\n", x.Name,
+				rate(x.EER), x.Nearest*100, (x.FVCEER[0]+x.FVCEER[1])*50, rate(x.Rates[0].FNMR), rate(x.Rates[1].FNMR), rate(x.ZeroFMR), len(x.Failures), x.Seconds*1e3)
 		}
 		for _, d := range s.Verification.Differences {
 			g := d.Rates["eer"]

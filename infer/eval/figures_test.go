@@ -82,6 +82,15 @@ func TestEERAgainstASearch(t *testing.T) {
 		}
 		s.Sort()
 		p := s.plain()
+		nearest, gap := 0.0, 2.0
+		for _, at := range p.thresholds() {
+			if d := math.Abs(s.FMR(at) - s.FNMR(at)); d < gap {
+				nearest, gap = (s.FMR(at)+s.FNMR(at))/2, d
+			}
+		}
+		if _, at := s.EER(); !near(p.nearest(at), nearest) {
+			t.Fatalf("%v: nearest %v, want %v", s, p.nearest(at), nearest)
+		}
 		last, want := Point{X: 1}, -1.0
 		for _, at := range append(p.thresholds(), p.over()) {
 			q := Point{X: s.FMR(at), Y: s.FNMR(at)}
@@ -93,8 +102,8 @@ func TestEERAgainstASearch(t *testing.T) {
 			}
 			last = q
 		}
-		if got, at := s.EER(); !near(got, want) || p.step(at)[0] > got+1e-9 || p.step(at)[1] < got-1e-9 {
-			t.Fatalf("%v: EER %v, want %v; step %v", s, got, want, p.step(at))
+		if got, at := s.EER(); !near(got, want) || p.fvcEER(at)[0] > got+1e-9 || p.fvcEER(at)[1] < got-1e-9 {
+			t.Fatalf("%v: EER %v, want %v; interval %v", s, got, want, p.fvcEER(at))
 		}
 	}
 }

@@ -47,8 +47,9 @@ func (s *Scores) BestThreshold() float64 { p := s.plain(); return p.best() }
 
 // EER is the equal error rate and its threshold. The operating points (FMR, FNMR) at the observed scores, in order, and
 // the two ends (1, 0) and (0, 1) are joined by straight lines; the EER is where that line meets FMR = FNMR. With few
-// comparisons both rates move in steps, and the crossing lies inside one: the interval that FVC report, from the point
-// before it to the point after, is as wide as the step. The threshold is the observed score at the end of the step.
+// comparisons, or scores that are small integers, both rates move in steps and the crossing lies inside one; others take the
+// mean of the rates at the nearest score (VerifyResult.Nearest) or the middle of an interval (FVCEER), which may differ by
+// half a step. The threshold is the observed score at the end of the step.
 func (s *Scores) EER() (rate, threshold float64) { p := s.plain(); return p.eer() }
 
 // ThresholdAtFMR is the lowest observed score whose false match rate is at most fmr; one over all scores if none is.

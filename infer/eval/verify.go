@@ -45,7 +45,8 @@ type VerifyResult struct {
 	Seconds     float64       `json:"seconds_per_sample,omitempty"`
 	EER         Estimate      `json:"eer"`
 	EERAt       float64       `json:"eer_threshold"`
-	EERStep     [2]float64    `json:"eer_step"` // lowest and highest rate of the step in which the EER lies
+	Nearest     float64       `json:"eer_nearest"`      // mean of FMR and FNMR at the observed score where they are closest
+	FVCEER      [2]float64    `json:"fvc_eer_interval"` // the interval in which FVC put the EER; theirs is its middle
 	Accuracy    *Estimate     `json:"accuracy,omitempty"`
 	ChosenAt    []float64     `json:"accuracy_thresholds,omitempty"` // per half, chosen on the other
 	Rates       []RateAt      `json:"rates"`
@@ -227,7 +228,7 @@ func (x *verifier) result(p *Protocol, rows [][]float64) VerifyResult {
 		EER: estimate(f[0], rows, 0, min(mated, non)), DET: x.plain.det(), Histogram: histogram(x.plain.mated.v, x.plain.non.v),
 	}
 	_, r.EERAt = x.plain.eer()
-	r.EERStep = x.plain.step(r.EERAt)
+	r.Nearest, r.FVCEER = x.plain.nearest(r.EERAt), x.plain.fvcEER(r.EERAt)
 	k := len(x.names())
 	for i, target := range x.targets {
 		r.Rates = append(r.Rates, RateAt{
@@ -272,14 +273,30 @@ func (x *verifier) failures(p *Protocol, r *VerifyResult) {
 	}
 }
 
-// step is the lowest and the highest rate of the step of the operating points in which the EER lies.
-func (s *set) step(at float64) [2]float64 {
-	low, high := min(s.fmr(at), s.fnmr(at)), max(s.fmr(at), s.fnmr(at))
-	if before := max(s.mated.before(at), s.non.before(at)); before > NoScore {
-		low = max(low, min(s.fmr(before), s.fnmr(before)))
-		high = min(high, max(s.fmr(before), s.fnmr(before)))
+// nearest is the mean of the rates at the observed score where they are closest: at or just before the EER's threshold.
+func (s *set) nearest(at float64) float64 {
+	mean, gap := math.NaN(), math.Inf(1)
+	for _, t := range []float64{max(s.mated.before(at), s.non.before(at)), at} {
+		if d := math.Abs(s.fmr(t) - s.fnmr(t)); t > NoScore && d < gap {
+			mean, gap = (s.fmr(t)+s.fnmr(t))/2, d
+		}
 	}
-	return [2]float64{min(low, high), max(low, high)}
+	return mean
+}
+
+// fvcEER is the interval in which FVC put the EER, at is the threshold of eer: of the operating points before and after the
+// crossing, the one with the smaller sum of rates, from its lower rate to its higher one. FVC's EER is the middle. The
+// interval holds the EER of eer. Source: Maio et al., "FVC2000: Fingerprint Verification Competition", IEEE TPAMI 2002.
+func (s *set) fvcEER(at float64) [2]float64 {
+	fmr1, fnmr1 := 1.0, 0.0
+	if before := max(s.mated.before(at), s.non.before(at)); before > NoScore {
+		fmr1, fnmr1 = s.fmr(before), s.fnmr(before)
+	}
+	fmr2, fnmr2 := s.fmr(at), s.fnmr(at)
+	if fmr1+fnmr1 <= fmr2+fnmr2 {
+		return [2]float64{fnmr1, fmr1}
+	}
+	return [2]float64{fmr2, fnmr2}
 }
 
 // minus is the difference of a run to another, replicate by replicate.

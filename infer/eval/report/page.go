@@ -102,7 +102,7 @@ func reading(r *eval.Report) []string {
 	if ver {
 		out = append(out, "FMR and FNMR are false match and false non-match rate. FNMR at an FMR is taken at the lowest threshold whose measured FMR is at most that; "+
 			"a star says that the protocol has fewer non-mated comparisons than one error at that rate takes. EER is where straight lines between the operating points meet FMR = FNMR; "+
-			"the step is the interval in which it lies.",
+			"read otherwise, it is the mean of both at the score where they are closest, or the middle of the step that FVC take.",
 			"A difference is to the first system, over the same draws of subjects; it is in bold type where its bounds do not include 0.")
 	}
 	if ident {

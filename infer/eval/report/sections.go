@@ -44,8 +44,10 @@ func verification(out *pageSection, v *eval.Verification) {
 
 func rateRows(v *eval.Verification, row func(label, name string, value func(r *eval.VerifyResult) cell)) {
 	row("EER", "eer", func(r *eval.VerifyResult) cell { return estimateCell(r.EER) })
-	row("EER step, threshold", "", func(r *eval.VerifyResult) cell {
-		return text("%s – %s at %.4g", percent(r.EERStep[0]), percent(r.EERStep[1]), r.EERAt)
+	row("EER read otherwise, threshold", "", func(r *eval.VerifyResult) cell {
+		c := text("%s at %.4g", percent(r.Nearest), r.EERAt)
+		c.Bounds = fmt.Sprintf("FVC: %s (step %s – %s)", percent((r.FVCEER[0]+r.FVCEER[1])/2), percent(r.FVCEER[0]), percent(r.FVCEER[1]))
+		return c
 	})
 	if v.Runs[0].Accuracy != nil {
 		row("Accuracy, threshold chosen on the other half", "accuracy", func(r *eval.VerifyResult) cell { return estimateCell(*r.Accuracy) })
