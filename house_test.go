@@ -58,6 +58,7 @@ var bans = []ban{
 var notShipped = []string{
 	"testing", "net/http/httptest", "os/exec", "vigil/secure/securetest", "vigil/fleet/fleettest", "vigil/store/storetest",
 	"vigil/infer/infertest", "vigil/daemon/daemontest", "github.com/mochi-mqtt/server/v2",
+	"gonum.org/v1/plot",
 }
 
 // pkg is what `go list -json` says of a package.

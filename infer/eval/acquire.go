@@ -61,7 +61,8 @@ func (a *Acquired) Run(ctx context.Context, name string, p *Protocol, x Extracto
 	if len(a.Templates) != len(p.Samples) {
 		return nil, fmt.Errorf("%d templates for the %d samples of the protocol", len(a.Templates), len(p.Samples))
 	}
-	r := &Run{Name: name, Failures: a.Failures, Quality: a.Quality, Seconds: a.Seconds, Scores: make([]float64, len(p.Comparisons))}
+	r := &Run{Name: name, Failures: a.Failures, Quality: a.Quality, Seconds: a.Seconds}
+	r.Scores = make([]float64, len(p.Comparisons))
 	for i, c := range p.Comparisons {
 		if i%stride == 0 {
 			if err := ctx.Err(); err != nil {
@@ -73,13 +74,17 @@ func (a *Acquired) Run(ctx context.Context, name string, p *Protocol, x Extracto
 		if ta, tb := a.Templates[c.A], a.Templates[c.B]; ta != nil && tb != nil {
 			v := x.Compare(*ta, *tb)
 			if math.IsNaN(v) || math.IsInf(v, 0) {
-				return nil, fmt.Errorf("%s with %s: the score is %v, which cannot be ranked", p.Samples[c.A].ID, p.Samples[c.B].ID, v)
+				return nil, unranked(p.Samples[c.A].ID, p.Samples[c.B].ID, v)
 			}
 			r.Scores[i] = v
 		}
 	}
 	progress("comparisons", len(p.Comparisons), len(p.Comparisons))
 	return r, nil
+}
+
+func unranked(a, b string, v float64) error {
+	return fmt.Errorf("%s with %s: the score is %v, which cannot be ranked", a, b, v)
 }
 
 // Collect acquires the samples of a protocol and runs it.

@@ -17,13 +17,14 @@ type Estimate struct {
 	Value  float64  `json:"value"`
 	Low    *float64 `json:"low,omitempty"`
 	High   *float64 `json:"high,omitempty"`
-	Method string   `json:"method,omitempty"` // ByBootstrap or ByThree
+	Method string   `json:"method,omitempty"` // ByBootstrap, ByPresentations or ByThree
 }
 
 // Methods of bounds.
 const (
-	ByBootstrap = "bootstrap over subjects"
-	ByThree     = "rule of three"
+	ByBootstrap     = "bootstrap over subjects"
+	ByPresentations = "bootstrap over presentations"
+	ByThree         = "rule of three"
 )
 
 // sorted are comparisons in ascending order of the score, with the subjects of their two sides, so that any weighting by
@@ -110,7 +111,9 @@ func draw(seed uint64, k, n int, times []uint32) {
 
 // bootstrap computes figures on every replicate, on all cores, each replicate a row. The same seed draws the same
 // subjects, so that rows of several systems over one protocol are paired. progress may be nil.
-func bootstrap(seed uint64, replicates, nSubjects int, figures func(times []uint32) []float64, progress func(done int)) [][]float64 {
+func bootstrap(
+	seed uint64, replicates, nSubjects int, figures func(times []uint32) []float64, progress func(done int),
+) [][]float64 {
 	rows := make([][]float64, replicates)
 	next := make(chan int)
 	var wg sync.WaitGroup

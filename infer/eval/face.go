@@ -9,10 +9,13 @@ import (
 	"vigil/sensors"
 )
 
+// Decoder gives the frame of a picture's path; the caller releases it.
+type Decoder func(ctx context.Context, path string) (*sensors.Frame, error)
+
 // faces is the face pipeline as a system under test.
 type faces struct {
 	pipe   *face.Pipeline
-	decode func(ctx context.Context, path string) (*sensors.Frame, error)
+	decode Decoder
 	result *face.Result
 }
 
@@ -25,7 +28,7 @@ type vector struct {
 // Faces is the face pipeline over pictures of one person each: of several faces the one nearest to the picture's centre,
 // as LFW's pictures are cut. decode gives the frame of a picture's path; it is released here. The pipeline serves one
 // evaluation at a time and stays the caller's.
-func Faces(pipe *face.Pipeline, decode func(ctx context.Context, path string) (*sensors.Frame, error)) Extractor {
+func Faces(pipe *face.Pipeline, decode Decoder) Extractor {
 	return &faces{pipe: pipe, decode: decode, result: pipe.NewResult()}
 }
 
@@ -74,7 +77,7 @@ type livenessOf struct {
 
 // FaceLiveness is the face pipeline's liveness over pictures of one person each, chosen as by Faces. score reads it from
 // a face; false ends the evaluation, since the pipeline then measures none.
-func FaceLiveness(pipe *face.Pipeline, decode func(ctx context.Context, path string) (*sensors.Frame, error), score func(f *face.Face) (float64, bool)) Liveness {
+func FaceLiveness(pipe *face.Pipeline, decode Decoder, score func(f *face.Face) (float64, bool)) Liveness {
 	return &livenessOf{faces{pipe: pipe, decode: decode, result: pipe.NewResult()}, score}
 }
 

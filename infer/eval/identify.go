@@ -36,7 +36,8 @@ type SearchOptions struct {
 // their first samples and looked for with the rest, in an order drawn by the seed. Galleries grow by 1, 2, 5 steps.
 func NewSearch(samples []Sample, o SearchOptions) (*Search, error) {
 	if o.PerPerson < 1 || !(o.Strangers > 0 && o.Strangers < 1) {
-		return nil, fmt.Errorf("%d samples a subject, %v strangers: at least 1, and a share between 0 and 1", o.PerPerson, o.Strangers)
+		return nil, fmt.Errorf("%d samples a subject, %v strangers: at least 1, and a share between 0 and 1",
+			o.PerPerson, o.Strangers)
 	}
 	names, of := subjects(samples)
 	list := make([][]int, len(names))
@@ -67,7 +68,8 @@ func NewSearch(samples []Sample, o SearchOptions) (*Search, error) {
 		}
 	}
 	if len(s.Enrol) == 0 || len(s.Others) == 0 {
-		return nil, fmt.Errorf("%d subjects to enrol and %d samples of strangers: identification needs both, and subjects with more than %d samples", len(s.Enrol), len(s.Others), o.PerPerson)
+		return nil, fmt.Errorf("%d subjects to enrol and %d samples of strangers: identification needs both, and subjects with "+
+			"more than %d samples", len(s.Enrol), len(s.Others), o.PerPerson)
 	}
 	s.Sizes = sizes(len(s.Enrol))
 	return s, nil
@@ -150,7 +152,7 @@ func (s *Search) score(scores []float64, a *Acquired, x Extractor, sample int) e
 			}
 			v := x.Compare(*a.Templates[e], *probe)
 			if math.IsNaN(v) || math.IsInf(v, 0) {
-				return fmt.Errorf("%s with %s: the score is %v, which cannot be ranked", s.Samples[e].ID, s.Samples[sample].ID, v)
+				return unranked(s.Samples[e].ID, s.Samples[sample].ID, v)
 			}
 			scores[i] = max(scores[i], v)
 		}
@@ -218,7 +220,8 @@ func Identify(s *Search, runs []*SearchRun, o Options) (*Identification, error) 
 		out.FTE = estimate(float64(enrol)/float64(n), nil, 0, n)
 		for i, size := range s.Sizes {
 			x := newSearcher(s, r, of, i)
-			rows := bootstrap(o.Seed, o.Replicates, len(names), x.figures, o.progress(fmt.Sprintf("replicates of %s at %d", r.Name, size), o.Replicates))
+			what := fmt.Sprintf("replicates of %s at %d", r.Name, size)
+			rows := bootstrap(o.Seed, o.Replicates, len(names), x.figures, o.progress(what, o.Replicates))
 			out.Sizes = append(out.Sizes, x.result(size, rows))
 			if i == len(s.Sizes)-1 {
 				p := x.scores.set(nil)

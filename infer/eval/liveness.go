@@ -322,10 +322,10 @@ func (x *pad) result(rows [][]float64) AttackResult {
 	f, s := x.figures(nil), x.set(nil)
 	ts := s.thresholds()
 	n := len(x.bonaFide)
-	out := AttackResult{Threshold: x.threshold, BPCER: estimate(f[0], rows, 0, n), APCER: s.apcer(x.threshold)}
+	out := AttackResult{Threshold: x.threshold, BPCER: padEstimate(f[0], rows, 0, n), APCER: s.apcer(x.threshold)}
 	for i, target := range apcerTargets {
 		t := s.at(ts, target)
-		out.At = append(out.At, BPCERAt{Target: target, APCER: s.apcer(t), Threshold: t, BPCER: estimate(f[1+i], rows, 1+i, n)})
+		out.At = append(out.At, BPCERAt{Target: target, APCER: s.apcer(t), Threshold: t, BPCER: padEstimate(f[1+i], rows, 1+i, n)})
 	}
 	shown := map[string]int{}
 	for _, p := range x.list {
@@ -338,7 +338,7 @@ func (x *pad) result(rows [][]float64) AttackResult {
 			f[k] = 0 // no response, so none was taken for bona fide; APNRR is 1
 		}
 		out.Species = append(out.Species, Species{
-			Name: name, Presentations: shown[name], APCER: estimate(f[k], rows, k, m), APNRR: 1 - float64(m)/float64(shown[name]),
+			Name: name, Presentations: shown[name], APCER: padEstimate(f[k], rows, k, m), APNRR: 1 - float64(m)/float64(shown[name]),
 		})
 	}
 	out.BPNRR = 1 - float64(n)/float64(shown[""])
@@ -350,6 +350,15 @@ func (x *pad) result(rows [][]float64) AttackResult {
 	out.Histogram = histogram(s.bonaFide.v, x.values(attacks))
 	out.Missed, out.Refused = x.worst(attacks, true), x.worst(x.bonaFide, false)
 	return out
+}
+
+// padEstimate is estimate for replicates that drew presentations.
+func padEstimate(value float64, rows [][]float64, i, n int) Estimate {
+	e := estimate(value, rows, i, n)
+	if e.Method == ByBootstrap {
+		e.Method = ByPresentations
+	}
+	return e
 }
 
 func (x *pad) values(which []int) (v []float64) {

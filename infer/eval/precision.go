@@ -31,7 +31,8 @@ func AtPrecision(m *infer.Manifest, precision, dialect string) (*infer.Manifest,
 	}
 	if !found {
 		slices.Sort(have[1:])
-		return nil, fmt.Errorf("bundle %s has no %s variant of the dialect %s: it has %s", m.ID, precision, dialect, strings.Join(slices.Compact(have), ", "))
+		return nil, fmt.Errorf("bundle %s has no %s variant of the dialect %s: it has %s",
+			m.ID, precision, dialect, strings.Join(slices.Compact(have), ", "))
 	}
 	return &c, nil
 }

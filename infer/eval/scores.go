@@ -33,7 +33,8 @@ func ReadScores(name string, p *Protocol, r io.Reader) (*Run, error) {
 		a, b := p.Samples[c.A].ID, p.Samples[c.B].ID
 		v, ok := scores[pairOf(a, b)]
 		if !ok {
-			return nil, fmt.Errorf("no score of %s with %s: a file of scores must hold every comparison of the protocol; leave the score empty where it could not be made", a, b)
+			return nil, fmt.Errorf("no score of %s with %s: a file of scores must hold every comparison of the protocol; "+
+				"leave the score empty where it could not be made", a, b)
 		}
 		run.Scores[i] = v
 	}

@@ -30,7 +30,8 @@ func Tree(dir string) ([]Sample, error) {
 		}
 		seen := map[string]bool{}
 		for _, f := range files {
-			if f.IsDir() || strings.HasPrefix(f.Name(), ".") || !slices.Contains(pictureExt, strings.ToLower(filepath.Ext(f.Name()))) {
+			ext := strings.ToLower(filepath.Ext(f.Name()))
+			if f.IsDir() || strings.HasPrefix(f.Name(), ".") || !slices.Contains(pictureExt, ext) {
 				continue
 			}
 			id := path.Join(person.Name(), stem(f.Name()))

@@ -124,7 +124,8 @@ func Verify(p *Protocol, runs []*Run, o Options) (*Verification, error) {
 		return nil, err
 	}
 	names, of := subjects(p.Samples)
-	v := &Verification{Subjects: len(names), Samples: len(p.Samples), Replicates: replicatesFor(o.Replicates, len(p.Comparisons)*len(runs))}
+	v := &Verification{Subjects: len(names), Samples: len(p.Samples)}
+	v.Replicates = replicatesFor(o.Replicates, len(p.Comparisons)*len(runs))
 	v.Mated, v.NonMated = p.Counts()
 	var first *verifier
 	for i, r := range runs {
@@ -224,8 +225,9 @@ func (x *verifier) result(p *Protocol, rows [][]float64) VerifyResult {
 	f := x.figures(nil)
 	mated, non := len(x.plain.mated.v), len(x.plain.non.v)
 	r := VerifyResult{
-		Name: x.run.Name, System: x.run.System, Failures: x.run.Failures, Seconds: x.run.Seconds, Quality: quality(x.run.Quality),
-		EER: estimate(f[0], rows, 0, min(mated, non)), DET: x.plain.det(), Histogram: histogram(x.plain.mated.v, x.plain.non.v),
+		Name: x.run.Name, System: x.run.System, Failures: x.run.Failures, Seconds: x.run.Seconds,
+		Quality: quality(x.run.Quality), EER: estimate(f[0], rows, 0, min(mated, non)),
+		DET: x.plain.det(), Histogram: histogram(x.plain.mated.v, x.plain.non.v),
 	}
 	_, r.EERAt = x.plain.eer()
 	r.Nearest, r.FVCEER = x.plain.nearest(r.EERAt), x.plain.fvcEER(r.EERAt)

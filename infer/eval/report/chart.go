@@ -116,6 +116,11 @@ func linear(v float64) float64 { return v }
 // rateTicks are the values at which the axis of a rate may begin, end and carry a label.
 var rateTicks = []float64{1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99}
 
+// shareLabel rounds to a tenth of a percent.
+func shareLabel(v float64) string {
+	return strconv.FormatFloat(math.Round(v*1000)/10, 'g', 4, 64) + " %"
+}
+
 func rateLabel(v float64) string { return strconv.FormatFloat(v*100, 'g', 4, 64) + " %" }
 
 // detAxis runs from a tick under the lowest positive rate to one over the highest that matters.
@@ -229,7 +234,7 @@ func rocChart(name, title, xLabel, yLabel string, curves []curve) chart {
 		floor = 0.9
 	}
 	c.x = logAxis(xLabel, low, 1, func(v float64) string { return rateLabel(v) })
-	c.y = linearAxis(yLabel, floor, 1, func(v float64) string { return strconv.FormatFloat(math.Round(v*1000)/10, 'g', 4, 64) + " %" })
+	c.y = linearAxis(yLabel, floor, 1, shareLabel)
 	return c
 }
 
@@ -275,14 +280,16 @@ func sizeChart(name string, id *eval.Identification) chart {
 			s := series{label: fmt.Sprintf("%s, FPIR %s", r.Name, rateLabel(r.Sizes[0].Rates[k].Target)), color: i, dash: k, marks: true}
 			for _, z := range r.Sizes {
 				s.x, s.y = append(s.x, float64(z.Subjects)), append(s.y, z.Rates[k].FNIR.Value)
-				most, least, high = max(most, float64(z.Subjects)), min(least, float64(z.Subjects)), max(high, z.Rates[k].FNIR.Value)
+				most, least = max(most, float64(z.Subjects)), min(least, float64(z.Subjects))
+				high = max(high, z.Rates[k].FNIR.Value)
 			}
 			c.series = append(c.series, s)
 		}
 	}
 	from := math.Pow(10, math.Floor(math.Log10(min(least, most))))
-	c.x = logAxis("enrolled subjects", from, math.Pow(10, math.Ceil(math.Log10(most))), func(v float64) string { return strconv.FormatFloat(v, 'f', 0, 64) })
-	c.y = linearAxis("FNIR", 0, min(1, max(0.05, high*1.1)), func(v float64) string { return strconv.FormatFloat(math.Round(v*1000)/10, 'g', 4, 64) + " %" })
+	to := math.Pow(10, math.Ceil(math.Log10(most)))
+	c.x = logAxis("enrolled subjects", from, to, func(v float64) string { return strconv.FormatFloat(v, 'f', 0, 64) })
+	c.y = linearAxis("FNIR", 0, min(1, max(0.05, high*1.1)), shareLabel)
 	return c
 }
 
@@ -296,10 +303,12 @@ func charts(s *eval.Section) []chart {
 			curves = append(curves, curve{r.Name, r.DET, r.EER.Value})
 		}
 		out = append(out,
-			detChart(s.Name+"-det", "DET: missed matches against false ones", "false match rate", "false non-match rate", curves),
-			rocChart(s.Name+"-roc", "ROC: true matches against false ones", "false match rate", "true match rate", curves))
+			detChart(s.Name+"-det", "DET: missed matches against false ones",
+				"false match rate", "false non-match rate", curves),
+			rocChart(s.Name+"-roc", "ROC: true matches against false ones",
+				"false match rate", "true match rate", curves))
 		for _, r := range s.Verification.Runs {
-			out = append(out, histogramChart(s.Name+"-scores-"+fileName(r.Name), "Scores of "+r.Name, "mated", "non-mated", r.Histogram))
+			out = append(out, histogramChart(scoresName(s, r.Name), "Scores of "+r.Name, "mated", "non-mated", r.Histogram))
 		}
 	case s.Identification != nil:
 		var curves []curve
@@ -307,22 +316,27 @@ func charts(s *eval.Section) []chart {
 			curves = append(curves, curve{r.Name, r.Curve, 0.3})
 		}
 		out = append(out, sizeChart(s.Name+"-size", s.Identification),
-			detChart(s.Name+"-det", "DET of the largest gallery", "false positive identification rate", "false negative identification rate", curves))
+			detChart(s.Name+"-det", "DET of the largest gallery",
+				"false positive identification rate", "false negative identification rate", curves))
 		for _, r := range s.Identification.Runs {
-			out = append(out, histogramChart(s.Name+"-scores-"+fileName(r.Name), "Best scores of "+r.Name, "mate", "stranger", r.Score))
+			out = append(out, histogramChart(scoresName(s, r.Name), "Best scores of "+r.Name, "mate", "stranger", r.Score))
 		}
 	case s.Attack != nil:
 		var curves []curve
 		for _, r := range s.Attack.Runs {
 			curves = append(curves, curve{r.Name, r.Curve, r.EER})
 		}
-		out = append(out, detChart(s.Name+"-det", "DET: refused people against accepted attacks", "APCER, highest of the species", "BPCER", curves))
+		out = append(out, detChart(s.Name+"-det", "DET: refused people against accepted attacks",
+			"APCER, highest of the species", "BPCER", curves))
 		for _, r := range s.Attack.Runs {
-			out = append(out, histogramChart(s.Name+"-scores-"+fileName(r.Name), "Scores of "+r.Name, "bona fide", "attack", r.Histogram))
+			out = append(out, histogramChart(scoresName(s, r.Name), "Scores of "+r.Name, "bona fide", "attack", r.Histogram))
 		}
 	}
 	return out
 }
+
+// scoresName is the file name of a run's histogram.
+func scoresName(s *eval.Section, run string) string { return s.Name + "-scores-" + fileName(run) }
 
 // fileName keeps what is safe in a file's name.
 func fileName(s string) string {

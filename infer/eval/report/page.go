@@ -88,30 +88,44 @@ func newSection(s *eval.Section) (pageSection, error) {
 	return out, nil
 }
 
+// What the terms of a report mean.
+const (
+	boundsText = "Small figures are the bounds: percentiles of a bootstrap over subjects, each replicate drawing as many " +
+		"subjects as there are, with replacement; a non-mated comparison counts once for each pair of draws of its two " +
+		"subjects. “≤” and “≥” mark the rule of three, 3/n, where no error (or nothing but errors) was seen in n " +
+		"comparisons: it takes them for independent, so the true bound is further away."
+	failureText = "FTA and FTE are the shares of the samples that gave no template: nothing usable was found in the " +
+		"sample, or nothing could be enrolled from it. A comparison that could not be made counts as a non-match in " +
+		"every rate; with failures these are the generalised rates (FAR, FRR) of ISO/IEC 19795-1."
+	matchText = "FMR and FNMR are false match and false non-match rate. FNMR at an FMR is taken at the lowest threshold " +
+		"whose measured FMR is at most that; a star says that the protocol has fewer non-mated comparisons than one error " +
+		"at that rate takes. EER is where straight lines between the operating points meet FMR = FNMR; read otherwise, it " +
+		"is the mean of both at the score where they are closest, or the middle of the step that FVC take."
+	differenceText = "A difference is to the first system, over the same draws of subjects; it is in bold type where its " +
+		"bounds do not include 0."
+	searchText = "FPIR is the share of strangers' searches that return anybody; FNIR the share of mated searches that do " +
+		"not return the mate, in the first place and at or over the threshold. Each gallery holds the smaller ones. The " +
+		"bootstrap draws the subjects of the probes; the gallery stays."
+	attackText = "APCER is the share of attack presentations of a species that were taken for bona fide, BPCER the share of " +
+		"bona fide presentations taken for an attack (ISO/IEC 30107-3), both of those that got a response. Their bootstrap " +
+		"draws presentations, since the list names no subjects."
+)
+
 // reading explains the terms that the sections of the report use.
 func reading(r *eval.Report) []string {
 	var ver, ident, pad bool
 	for _, s := range r.Sections {
 		ver, ident, pad = ver || s.Verification != nil, ident || s.Identification != nil, pad || s.Attack != nil
 	}
-	out := []string{"Small figures are the bounds: percentiles of a bootstrap over subjects, each replicate drawing as many subjects " +
-		"as there are, with replacement; a non-mated comparison counts once for each pair of draws of its two subjects. " +
-		"“≤” and “≥” mark the rule of three, 3/n, where no error (or nothing but errors) was seen in n comparisons: it takes them for independent, so the true bound is higher.",
-		"FTA and FTE are the shares of the samples that gave no template: nothing usable was found in the sample, or nothing could be enrolled from it. " +
-			"A comparison that could not be made counts as a non-match in every rate; with failures these are the generalised rates (FAR, FRR) of ISO/IEC 19795-1."}
+	out := []string{boundsText, failureText}
 	if ver {
-		out = append(out, "FMR and FNMR are false match and false non-match rate. FNMR at an FMR is taken at the lowest threshold whose measured FMR is at most that; "+
-			"a star says that the protocol has fewer non-mated comparisons than one error at that rate takes. EER is where straight lines between the operating points meet FMR = FNMR; "+
-			"read otherwise, it is the mean of both at the score where they are closest, or the middle of the step that FVC take.",
-			"A difference is to the first system, over the same draws of subjects; it is in bold type where its bounds do not include 0.")
+		out = append(out, matchText, differenceText)
 	}
 	if ident {
-		out = append(out, "FPIR is the share of strangers' searches that return anybody; FNIR the share of mated searches that do not return the mate, in the first place and at or over the threshold. "+
-			"Each gallery holds the smaller ones. The bootstrap draws the subjects of the probes; the gallery stays.")
+		out = append(out, searchText)
 	}
 	if pad {
-		out = append(out, "APCER is the share of attack presentations of a species that were taken for bona fide, BPCER the share of bona fide presentations taken for an attack (ISO/IEC 30107-3), "+
-			"both of those that got a response. Their bootstrap draws presentations, since the list names no subjects.")
+		out = append(out, attackText)
 	}
 	return out
 }

@@ -1,5 +1,5 @@
 // Package report writes an eval.Report for people and programs: one self-contained page (report.html), the same in JSON
-// (report.json), and every chart of the page as SVG and PNG file.
+// (report.json), and every chart of the page as SVG and PNG file (a build with the tag appliance writes no PNG).
 //
 // It promises that the page needs no script and no network, reads in light, dark and print, and holds ids, never
 // pictures; that the same report gives the same bytes; and that files are replaced whole. It blocks on the disk only,
@@ -47,10 +47,13 @@ func Write(dir string, r *eval.Report) ([]string, error) {
 	}
 	for i := range r.Sections {
 		for _, c := range charts(&r.Sections[i]) {
-			if err := errors.Join(
-				put(c.name+".svg", func(w io.Writer) error { return c.svg(w, true) }),
-				put(c.name+".png", c.png),
-			); err != nil {
+			if err := put(c.name+".svg", func(w io.Writer) error { return c.svg(w, true) }); err != nil {
+				return nil, err
+			}
+			if !drawsPNG {
+				continue
+			}
+			if err := put(c.name+".png", c.png); err != nil {
 				return nil, err
 			}
 		}
