@@ -70,14 +70,17 @@ func (a *app) evalCommand() *cobra.Command {
 }
 
 // evalSub is a protocol's command: it checks the common flags, makes the sections and gives the report.
-func (a *app) evalSub(o *evalOptions, use, short, long string, sections func(ctx context.Context, e *evaluation) error) *cobra.Command {
+func (a *app) evalSub(
+	o *evalOptions, use, short, long string, sections func(ctx context.Context, e *evaluation) error,
+) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Long: long, Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := o.check(c); err != nil {
 				return err
 			}
-			e := &evaluation{app: a, o: o, report: eval.NewReport(short, "vigild "+core.Version, time.Now().UTC().Format(time.RFC3339), o.seed)}
+			now := time.Now().UTC().Format(time.RFC3339)
+			e := &evaluation{app: a, o: o, report: eval.NewReport(short, "vigild "+core.Version, now, o.seed)}
 			if err := sections(c.Context(), e); err != nil {
 				return err
 			}

@@ -24,7 +24,8 @@ func (e *evaluation) print(w io.Writer) {
 			printAttack(w, s.Title, s.Attack)
 		}
 	}
-	fmt.Fprintf(w, "\nbounds    %.0f %%, bootstrap with seed %d; \"at most\" and \"at least\" are the rule of three\n", e.report.Confidence*100, e.report.Seed)
+	fmt.Fprintf(w, "\nbounds    %.0f %%, bootstrap with seed %d; \"at most\" and \"at least\" are the rule of three\n",
+		e.report.Confidence*100, e.report.Seed)
 	if e.o.out != "" {
 		fmt.Fprintf(w, "report    %s, and %d files more\n", filepath.Join(e.o.out, report.PageName), len(e.files)-1)
 	}
@@ -44,7 +45,8 @@ func estimate(e eval.Estimate) string {
 }
 
 func printVerification(w io.Writer, title string, v *eval.Verification) {
-	fmt.Fprintf(w, "protocol  %s: %d mated and %d non-mated comparisons of %d samples of %d subjects\n", title, v.Mated, v.NonMated, v.Samples, v.Subjects)
+	fmt.Fprintf(w, "protocol  %s: %d mated and %d non-mated comparisons of %d samples of %d subjects\n",
+		title, v.Mated, v.NonMated, v.Samples, v.Subjects)
 	for _, r := range v.Runs {
 		fmt.Fprintf(w, "%-8s  %s", r.Name, r.System)
 		if r.Seconds > 0 {
@@ -95,7 +97,9 @@ func verificationRows(v *eval.Verification) (rows [][]string) {
 			return r.Rates[i].FNMR, fmt.Sprintf("%.3f", r.Rates[i].Threshold)
 		})
 	}
-	add("FNMR at no false match", "fnmr@0", func(r *eval.VerifyResult) (eval.Estimate, string) { return r.ZeroFMR, fmt.Sprintf("%.3f", r.ZeroAt) })
+	add("FNMR at no false match", "fnmr@0", func(r *eval.VerifyResult) (eval.Estimate, string) {
+		return r.ZeroFMR, fmt.Sprintf("%.3f", r.ZeroAt)
+	})
 	add("failure to acquire", "", func(r *eval.VerifyResult) (eval.Estimate, string) { return r.FTA, "" })
 	add("failure to enrol", "", func(r *eval.VerifyResult) (eval.Estimate, string) { return r.FTE, "" })
 	for i := range rows[len(rows)-2:] { // differences are not computed for these
@@ -110,7 +114,8 @@ func verificationRows(v *eval.Verification) (rows [][]string) {
 func printIdentification(w io.Writer, title string, v *eval.Identification) {
 	fmt.Fprintf(w, "protocol  %s: %d subjects enrolled, %d mated and %d non-mated searches\n", title, v.Enrolled, v.Mated, v.NonMated)
 	for _, r := range v.Runs {
-		fmt.Fprintf(w, "%-8s  %s, %.1f ms a sample; %d samples without a template\n", r.Name, r.System, r.Seconds*1e3, len(r.Failures))
+		fmt.Fprintf(w, "%-8s  %s, %.1f ms a sample; %d samples without a template\n",
+			r.Name, r.System, r.Seconds*1e3, len(r.Failures))
 		head := []string{"GALLERY", "SEARCHES", "MATE FIRST"}
 		for _, x := range r.Sizes[0].Rates {
 			few := ""
@@ -137,11 +142,12 @@ func printAttack(w io.Writer, title string, v *eval.Attack) {
 		fmt.Fprintf(w, "%-8s  %s; no response to %.2f %% of the bona fide\n", r.Name, r.System, r.BPNRR*100)
 		rows := [][]string{{fmt.Sprintf("BPCER at %.3g", r.Threshold), estimate(r.BPCER), ""}}
 		for _, s := range r.Species {
-			rows = append(rows, []string{fmt.Sprintf("APCER of %s (%d) at %.3g", s.Name, s.Presentations, r.Threshold), estimate(s.APCER),
-				fmt.Sprintf("no response to %.2f %%", s.APNRR*100)})
+			label := fmt.Sprintf("APCER of %s (%d) at %.3g", s.Name, s.Presentations, r.Threshold)
+			rows = append(rows, []string{label, estimate(s.APCER), fmt.Sprintf("no response to %.2f %%", s.APNRR*100)})
 		}
 		for _, x := range r.At {
-			rows = append(rows, []string{fmt.Sprintf("BPCER at APCER %.0f %%", x.Target*100), estimate(x.BPCER), fmt.Sprintf("at %.3g", x.Threshold)})
+			label := fmt.Sprintf("BPCER at APCER %.0f %%", x.Target*100)
+			rows = append(rows, []string{label, estimate(x.BPCER), fmt.Sprintf("at %.3g", x.Threshold)})
 		}
 		rows = append(rows, []string{"EER", fmt.Sprintf("%.2f %%", r.EER*100), fmt.Sprintf("at %.3g", r.EERAt)})
 		table(w, []string{"RATE", "", ""}, rows)

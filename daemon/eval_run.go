@@ -36,7 +36,8 @@ func (e *evaluation) each(ctx context.Context, f func(s *bundleSystem) error) (e
 		return err
 	}
 	if manifest.Modality != "face" {
-		return fmt.Errorf("bundle %s is of the modality %q: this command runs face bundles; give the scores of others by --scores", manifest.ID, manifest.Modality)
+		return fmt.Errorf("bundle %s is of the modality %q: this command runs face bundles; give the scores of others by --scores",
+			manifest.ID, manifest.Modality)
 	}
 	var models []*infer.Model
 	for _, precision := range o.precision { // all of them, before the work on the first
@@ -217,7 +218,8 @@ func (e *evaluation) liveness(ctx context.Context, list []eval.Presentation) err
 	progress := e.progress()
 	var runs []*eval.LivenessRun
 	err := e.each(ctx, func(b *bundleSystem) error {
-		r, err := eval.Present(ctx, b.name, e.o.pictures, list, eval.FaceLiveness(b.pipe, decoder(), livenessScore), progress)
+		x := eval.FaceLiveness(b.pipe, decoder(), livenessScore)
+		r, err := eval.Present(ctx, b.name, e.o.pictures, list, x, progress)
 		if err == nil {
 			r.System = b.title
 			runs = append(runs, r)

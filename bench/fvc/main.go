@@ -4,7 +4,8 @@
 // For every set and both ways to choose impostors it prints the EER in three readings (by interpolation, the mean of
 // both rates at the nearest score, and the middle of FVC's interval), the FNMR at FMR 1 %, 0.1 % and at no false match
 // (FVC's FMR100, FMR1000 and zeroFMR), with bounds, and with -out writes the report of infer/eval with curves, paired
-// differences and the scores. A failed extraction of NBIS is a score of 0; ours count as the evaluation counts them, as non-matches.
+// differences and the scores. A failed extraction of NBIS is a score of 0; ours count as the evaluation counts them, as
+// non-matches.
 package main
 
 import (
@@ -227,7 +228,8 @@ func print(r *eval.Report) {
 			fmt.Fprintf(t, "%d mated comparisons a set; in brackets %.0f %% bounds, %d replicates over fingers, seed %d\n",
 				s.Verification.Mated, r.Confidence*100, s.Verification.Replicates, r.Seed)
 		}
-		fmt.Fprintf(t, "\n%s (%d non-mated)\nSYSTEM\tEER\tNEAREST\tFVC\tFMR100\tFMR1000\tZEROFMR\tFAILED\tPER PICTURE\n", s.Title, s.Verification.NonMated)
+		fmt.Fprintf(t, "\n%s (%d non-mated)\n", s.Title, s.Verification.NonMated)
+		fmt.Fprint(t, "SYSTEM\tEER\tNEAREST\tFVC\tFMR100\tFMR1000\tZEROFMR\tFAILED\tPER PICTURE\n")
 		for _, x := range s.Verification.Runs {
 			fmt.Fprintf(t, "%s\t%s\t%.2f %%\t%.2f %%\t%s\t%s\t%s\t%d\t%.0f ms\n", x.Name,
 				rate(x.EER), x.Nearest*100, (x.FVCEER[0]+x.FVCEER[1])*50, rate(x.Rates[0].FNMR), rate(x.Rates[1].FNMR), rate(x.ZeroFMR), len(x.Failures), x.Seconds*1e3)

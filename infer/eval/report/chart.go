@@ -264,7 +264,7 @@ func histogramChart(name, title, a, b string, h eval.Histogram) chart {
 		c.series = append(c.series, s)
 	}
 	c.x = linearAxis("score", h.Low, h.High, func(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) })
-	c.y = linearAxis("share of the comparisons", 0, high*1.3 /* room for the legend */, func(v float64) string { return strconv.FormatFloat(math.Round(v*1000)/10, 'g', 4, 64) + " %" })
+	c.y = linearAxis("share of each kind", 0, high*1.3, shareLabel) // room for the legend
 	return c
 }
 

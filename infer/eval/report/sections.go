@@ -10,7 +10,8 @@ import (
 const shownRows = 10
 
 func verification(out *pageSection, v *eval.Verification) {
-	out.Summary = fmt.Sprintf("%d subjects, %d samples, %d mated and %d non-mated comparisons, %d replicates", v.Subjects, v.Samples, v.Mated, v.NonMated, v.Replicates)
+	out.Summary = fmt.Sprintf("%d subjects, %d samples, %d mated and %d non-mated comparisons, %d replicates",
+		v.Subjects, v.Samples, v.Mated, v.NonMated, v.Replicates)
 	g := grid{Head: []string{"Rate"}}
 	for _, r := range v.Runs {
 		g.Head = append(g.Head, r.Name)
@@ -18,7 +19,6 @@ func verification(out *pageSection, v *eval.Verification) {
 	for _, d := range v.Differences {
 		g.Head = append(g.Head, d.Run+" − "+d.To)
 	}
-	// row appends a row; name is that of the difference, if there is one
 	row := func(label, name string, value func(r *eval.VerifyResult) cell) {
 		cells := []cell{{Text: label}}
 		for i := range v.Runs {
@@ -38,11 +38,15 @@ func verification(out *pageSection, v *eval.Verification) {
 	out.Tables = append(out.Tables, g)
 	for _, r := range v.Runs {
 		out.Lists = append(out.Lists, failures(r.Name, r.Failures)...)
-		out.Lists = append(out.Lists, pairs("Mated pairs with the lowest scores, "+r.Name, r.WorstMated), pairs("Non-mated pairs with the highest scores, "+r.Name, r.WorstOthers))
+		out.Lists = append(out.Lists, pairs("Mated pairs with the lowest scores, "+r.Name, r.WorstMated),
+			pairs("Non-mated pairs with the highest scores, "+r.Name, r.WorstOthers))
 	}
 }
 
-func rateRows(v *eval.Verification, row func(label, name string, value func(r *eval.VerifyResult) cell)) {
+// addRow appends a row with a cell per system; name is that of the paired difference, if there is one.
+type addRow func(label, name string, value func(r *eval.VerifyResult) cell)
+
+func rateRows(v *eval.Verification, row addRow) {
 	row("EER", "eer", func(r *eval.VerifyResult) cell { return estimateCell(r.EER) })
 	row("EER read otherwise, threshold", "", func(r *eval.VerifyResult) cell {
 		c := text("%s at %.4g", percent(r.Nearest), r.EERAt)
@@ -58,7 +62,8 @@ func rateRows(v *eval.Verification, row func(label, name string, value func(r *e
 		if !x.Measured {
 			star = " *"
 		}
-		row(fmt.Sprintf("FNMR at FMR %s%s", rateLabel(x.Target), star), fmt.Sprintf("fnmr@%.0e", x.Target), func(r *eval.VerifyResult) cell { return estimateCell(r.Rates[i].FNMR) })
+		label := fmt.Sprintf("FNMR at FMR %s%s", rateLabel(x.Target), star)
+		row(label, fmt.Sprintf("fnmr@%.0e", x.Target), func(r *eval.VerifyResult) cell { return estimateCell(r.Rates[i].FNMR) })
 	}
 	row("FNMR at no false match", "fnmr@0", func(r *eval.VerifyResult) cell { return estimateCell(r.ZeroFMR) })
 	for i, x := range v.Runs[0].Rates {
@@ -70,7 +75,7 @@ func rateRows(v *eval.Verification, row func(label, name string, value func(r *e
 	}
 }
 
-func failureRows(v *eval.Verification, row func(label, name string, value func(r *eval.VerifyResult) cell)) {
+func failureRows(v *eval.Verification, row addRow) {
 	row("Failure to acquire (FTA)", "", func(r *eval.VerifyResult) cell { return estimateCell(r.FTA) })
 	row("Failure to enrol (FTE)", "", func(r *eval.VerifyResult) cell { return estimateCell(r.FTE) })
 	matching := false
@@ -118,7 +123,8 @@ func pairs(title string, scored []eval.Scored) list {
 }
 
 func identification(out *pageSection, v *eval.Identification) {
-	out.Summary = fmt.Sprintf("%d subjects enrolled at most, %d mated and %d non-mated searches, %d replicates", v.Enrolled, v.Mated, v.NonMated, v.Replicates)
+	out.Summary = fmt.Sprintf("%d subjects enrolled at most, %d mated and %d non-mated searches, %d replicates",
+		v.Enrolled, v.Mated, v.NonMated, v.Replicates)
 	for _, r := range v.Runs {
 		g := grid{Title: r.Name, Head: []string{"Gallery size", "mated searches", "mate first"}}
 		for _, x := range r.Sizes[0].Rates {
@@ -144,7 +150,8 @@ func identification(out *pageSection, v *eval.Identification) {
 func searchSystems(v *eval.Identification) grid {
 	g := grid{Title: "Systems", Head: []string{"", "FTA", "FTE", "quality: 5 %, median, 95 %", "time for a sample"}}
 	for _, r := range v.Runs {
-		g.Rows = append(g.Rows, []cell{{Text: r.Name, Bounds: r.System}, estimateCell(r.FTA), estimateCell(r.FTE), qualityCell(r.Quality), seconds(r.Seconds)})
+		name := cell{Text: r.Name, Bounds: r.System}
+		g.Rows = append(g.Rows, []cell{name, estimateCell(r.FTA), estimateCell(r.FTE), qualityCell(r.Quality), seconds(r.Seconds)})
 	}
 	return g
 }
@@ -181,7 +188,8 @@ func attack(out *pageSection, v *eval.Attack) {
 	out.Tables = append(out.Tables, g)
 	for _, r := range v.Runs {
 		out.Lists = append(out.Lists, failures(r.Name, r.Failures)...)
-		out.Lists = append(out.Lists, presentations("Attacks with the highest scores, "+r.Name, r.Missed), presentations("Bona fide with the lowest scores, "+r.Name, r.Refused))
+		out.Lists = append(out.Lists, presentations("Attacks with the highest scores, "+r.Name, r.Missed),
+			presentations("Bona fide with the lowest scores, "+r.Name, r.Refused))
 	}
 }
 
