@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 
 	"vigil/infer/eval"
@@ -289,7 +290,9 @@ func sizeChart(name string, id *eval.Identification) chart {
 	from := math.Pow(10, math.Floor(math.Log10(min(least, most))))
 	to := math.Pow(10, math.Ceil(math.Log10(most)))
 	c.x = logAxis("enrolled subjects", from, to, func(v float64) string { return strconv.FormatFloat(v, 'f', 0, 64) })
-	c.y = linearAxis("FNIR", 0, min(1, max(0.05, high*1.1)), shareLabel)
+	room := 1.15 + 0.07*float64(len(c.series)) // for the legend, over all points
+	c.y = linearAxis("FNIR", 0, max(0.05, high)*room, shareLabel)
+	c.y.ticks = slices.DeleteFunc(c.y.ticks, func(t tick) bool { return t.at > 1+1e-9 })
 	return c
 }
 
