@@ -6,7 +6,7 @@ LDFLAGS    := -X vigil/daemon/core.Version=$(VERSION)
 GOTEST     := go test -race -timeout 15m
 export VIGIL_DATA
 
-.PHONY: build appliance demo test lfw bench soak fuzz lint setup clean
+.PHONY: build appliance demo test lfw bench bench-fvc soak fuzz lint setup clean
 
 build: ## the binary, for this machine
 	@scripts/setup build
@@ -34,11 +34,16 @@ test: ## all tests, with the race detector, swtpm, Mosquitto and ONNX Runtime
 lfw: ## accuracy on the 3,000 open pairs of LFW (about three minutes on two cores)
 	@scripts/setup demo
 	@$(MAKE) --no-print-directory -s build
-	@bin/vigild eval --models $(VIGIL_DATA)/models --pairs $(VIGIL_DATA)/protocols/lfw_pairs_open.txt --pictures $(VIGIL_DATA)/faces/lfw
+	@bin/vigild eval pairs --every --models $(VIGIL_DATA)/models --pairs $(VIGIL_DATA)/protocols/lfw_pairs_open.txt --pictures $(VIGIL_DATA)/faces/lfw
 
 bench: ## benchmarks of the frame path and the gallery, with allocs/op
 	@scripts/setup demo
 	go test -run '^$$' -bench . -benchmem ./kernels ./infer/... ./sensors/... ./store ./daemon/core
+
+bench-fvc: ## fingerprints: NIST's mindtct and bozorth3 on the open FVC sets, and ours; REPORT=dir draws the curves
+	@scripts/setup build
+	@bench/nbis/setup
+	@go run ./bench/fvc -data $(VIGIL_DATA)/fingerprints $(if $(REPORT),-out $(REPORT))
 
 soak: ## 10,000 frames: goroutines, descriptors and memory must stay flat
 	@scripts/setup demo

@@ -27,6 +27,7 @@ var rooms = map[string][]string{
 	"store":   {"secure", "kernels"},
 	"fleet":   {"secure"}, // the store it needs is declared as interfaces in fleet itself
 	"daemon":  {"kernels", "sensors", "secure", "infer", "store", "fleet"},
+	"bench":   {"kernels", "sensors", "secure", "infer", "store", "fleet", "daemon"}, // anything: nobody imports it
 }
 
 // ban forbids an import outside some folders.
@@ -39,7 +40,7 @@ type ban struct {
 var bans = []ban{
 	{"C", []string{"vigil/kernels/", "vigil/infer/ort", "vigil/infer/trt", "vigil/secure/mem"}, "C code is kept where its memory rules are known"},
 	{"unsafe", []string{"vigil/kernels/", "vigil/infer/ort", "vigil/infer/trt", "vigil/secure/mem"}, "pointer tricks are kept where their rules are known"},
-	{"os/exec", []string{"vigil/daemon", "vigil/secure/securetest", "vigil/fleet/fleettest"}, "the appliance starts no processes"},
+	{"os/exec", []string{"vigil/daemon", "vigil/secure/securetest", "vigil/fleet/fleettest", "vigil/bench/"}, "the appliance starts no processes"},
 	{"net/http/httptest", nil, "test helpers do not ship"},
 	{"testing", []string{"vigil/store/storetest", "vigil/infer/infertest", "vigil/infer/infertest/fake", "vigil/daemon/daemontest"}, "test code does not ship"},
 	{"log", nil, "the log is structured: log/slog"},
@@ -48,6 +49,7 @@ var bans = []ban{
 	{"github.com/google/go-tpm/tpm2", []string{"vigil/secure/tpm", "vigil/secure/securetest"}, "one adapter for the TPM"},
 	{"go.etcd.io/bbolt", []string{"vigil/store"}, "one owner of the database"},
 	{"github.com/eclipse/paho.mqtt.golang", []string{"vigil/fleet", "vigil/fleet/fleettest"}, "one owner of the link"},
+	{"gonum.org/v1/plot", []string{"vigil/infer/eval/report"}, "one place that draws"},
 	{"vigil/secure/securetest", []string{"vigil/daemon", "vigil/daemon/daemontest", "vigil/store/storetest"}, "a software TPM is for tests and the demo"},
 	{"vigil/fleet/fleettest", []string{"vigil/daemon"}, "a throw-away authority is for tests and the demo"},
 }
@@ -56,6 +58,7 @@ var bans = []ban{
 var notShipped = []string{
 	"testing", "net/http/httptest", "os/exec", "vigil/secure/securetest", "vigil/fleet/fleettest", "vigil/store/storetest",
 	"vigil/infer/infertest", "vigil/infer/infertest/fake", "vigil/daemon/daemontest", "github.com/mochi-mqtt/server/v2",
+	"gonum.org/v1/plot",
 }
 
 // pkg is what `go list -json` says of a package.

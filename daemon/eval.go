@@ -2,160 +2,285 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"vigil/infer"
+	"vigil/daemon/core"
 	"vigil/infer/eval"
-	"vigil/infer/face"
-	"vigil/infer/ort"
-	"vigil/infer/preset"
-	"vigil/sensors"
-	"vigil/sensors/picture"
+	"vigil/infer/eval/report"
 )
 
 // evalOptions are the flags of `vigild eval`.
 type evalOptions struct {
-	models, preset, pairs, pictures, library string
-	threads                                  int
+	models, preset, bundle, library string
+	threads                         int
+	precision                       []string
+	scores                          []string
+	pictures, out                   string
+	seed                            uint64
+	replicates                      int
+
+	pairs     string // of pairs
+	every     bool
+	impostors string  // of fvc
+	enrol     int     // of identify
+	strangers float64 // likewise
+	list      string  // of liveness
+	threshold float64 // likewise
 }
+
+const evalHelp = `Measure the accuracy of a bundle on labelled pictures, with confidence bounds, in the terms of
+ISO/IEC 19795-1 and 30107-3. A picture that gives no template counts as a non-match. Several systems
+stand side by side: --precision fp32,int8 runs the variants of one bundle, --scores NAME=FILE adds
+another system's scores (CSV with the header a,b,score; the ids are paths below --pictures without the
+extension; an empty score says that the comparison could not be made). --out writes a page with curves,
+each curve as SVG and PNG, everything as JSON, and the scores. Needs no provisioned device.`
 
 func (a *app) evalCommand() *cobra.Command {
 	var o evalOptions
 	c := &cobra.Command{
-		Use:   "eval --models DIR --pairs FILE --pictures DIR",
-		Short: "Measure the accuracy of a bundle on labelled pairs (LFW layout)",
-		Long: "Detect, align and embed every picture that the pairs name, compare, and report the accuracy with\n" +
-			"the threshold chosen on the other half of the folds, and the error rates of ISO/IEC 19795-1.\n" +
-			"A picture without a face counts as a non-match. Needs no provisioned device.",
-		Args: exactly(),
+		Use:   "eval PROTOCOL",
+		Short: "Measure the accuracy of a bundle on labelled pictures",
+		Long:  evalHelp,
+		Args:  exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if o.models == "" || o.pairs == "" || o.pictures == "" {
-				return usageError(c, "eval needs --models, --pairs and --pictures")
-			}
-			return a.eval(c.Context(), o)
+			return usageError(c, "eval needs a PROTOCOL: pairs, fvc, allpairs, identify or liveness")
 		},
 	}
-	f := c.Flags()
-	f.StringVar(&o.models, "models", "", "folder of the bundle, or of the weights of --preset")
+	f := c.PersistentFlags()
+	f.StringVar(&o.models, "models", "", "folder of the weights of --preset")
 	f.StringVar(&o.preset, "preset", "face", "built-in manifest; empty reads bundle.json from --models")
-	f.StringVar(&o.pairs, "pairs", "", "protocol in the layout of LFW's pairs.txt")
-	f.StringVar(&o.pictures, "pictures", "", "folder with a folder per person")
+	f.StringVar(&o.bundle, "bundle", "", "folder of a bundle with its bundle.json, instead of --models")
+	f.StringVar(&o.pictures, "pictures", "", "folder of the pictures")
+	f.StringSliceVar(&o.precision, "precision", []string{eval.FP32}, "precisions of the bundle to run side by side: fp32, int8")
+	f.StringArrayVar(&o.scores, "scores", nil, "another system's scores, as [NAME=]FILE; may be repeated")
+	f.StringVar(&o.out, "out", "", "write the report into this folder")
+	f.Uint64Var(&o.seed, "seed", 1, "seed of the bootstrap and of every draw")
+	f.IntVar(&o.replicates, "bootstrap", 1000, "replicates of the bootstrap; fewer for very large protocols, 0 for none")
 	f.StringVar(&o.library, "runtime-library", "", "libonnxruntime.so.1; empty searches")
 	f.IntVar(&o.threads, "threads", 2, "threads of the runtime")
+	c.AddCommand(a.evalPairs(&o), a.evalFVC(&o), a.evalAllPairs(&o), a.evalIdentify(&o), a.evalLiveness(&o))
 	return c
 }
 
-// evalReport is the result of `vigild eval`.
-type evalReport struct {
-	Model          string    `json:"model"`
-	Runtime        string    `json:"runtime"`
-	Pairs          int       `json:"pairs"`
-	Pictures       int       `json:"pictures"`
-	NoFace         []string  `json:"failure_to_acquire,omitempty"`
-	Accuracy       float64   `json:"accuracy"`
-	Thresholds     []float32 `json:"thresholds_chosen"` // per half, on the other half
-	EER            float64   `json:"eer"`
-	EERThreshold   float32   `json:"eer_threshold"`
-	Mated          int       `json:"mated_comparisons"`     // of every picture with every other
-	NonMated       int       `json:"non_mated_comparisons"` // likewise
-	Rates          []rate    `json:"rates"`                 // of these comparisons
-	PictureSeconds float64   `json:"seconds_per_picture"`
+// evalSub is a protocol's command: it checks the common flags, makes the sections and gives the report.
+func (a *app) evalSub(
+	o *evalOptions, use, short, long string, sections func(ctx context.Context, e *evaluation) error,
+) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Long: long, Args: exactly(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.check(c); err != nil {
+				return err
+			}
+			now := time.Now().UTC().Format(time.RFC3339)
+			e := &evaluation{app: a, o: o, report: eval.NewReport(short, "vigild "+core.Version, now, o.seed)}
+			if err := sections(c.Context(), e); err != nil {
+				return err
+			}
+			return e.finish()
+		},
+	}
 }
 
-// rate is FNMR at a false match rate.
-type rate struct {
-	FMR       float64 `json:"fmr"` // asked for
-	Measured  float64 `json:"fmr_measured"`
-	Threshold float32 `json:"threshold"`
-	FNMR      float64 `json:"fnmr"`
-}
-
-// leastMatches is how many false matches a rate must rest on to be shown.
-const leastMatches = 5
-
-func (a *app) eval(ctx context.Context, o evalOptions) (err error) {
-	file, err := os.Open(o.pairs)
-	if err != nil {
-		return err
+// check is about the flags that all protocols share.
+func (o *evalOptions) check(c *cobra.Command) error {
+	need := func(flag string) bool { f := c.Flags().Lookup(flag); return f != nil && f.Value.String() == "" }
+	name := c.Name()
+	switch {
+	case o.models != "" && o.bundle != "":
+		return usageError(c, "eval %s takes either --models or --bundle", name)
+	case o.models == "" && o.bundle == "" && len(o.scores) == 0:
+		return usageError(c, "eval %s needs --models or --bundle, or the --scores of a system", name)
+	case o.replicates < 0 || o.replicates > 100000:
+		return usageError(c, "--bootstrap %d: 0 to 100000", o.replicates)
+	case len(o.precision) == 0 || slices.Contains(o.precision, ""):
+		return usageError(c, "--precision needs fp32, int8 or both")
 	}
-	defer file.Close()
-	pairs, err := eval.ParsePairs(file)
-	if err != nil {
-		return fmt.Errorf("%s: %w", o.pairs, err)
+	if twice := o.twice(); twice != "" {
+		return usageError(c, "two systems are called %q: name the others by --scores NAME=FILE", twice)
 	}
-	rt, pipe, err := openPipeline(ctx, o)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, pipe.Close(), rt.Close()) }()
-	start := time.Now()
-	out, err := eval.Run(ctx, o.pictures, pairs, eval.Faces(pipe, decoder()), eval.Cosine, newProgress(a.env.Stderr, "pictures").update)
-	if err != nil {
-		return err
-	}
-	r := evalReport{
-		Model: pipe.ModelID(), Runtime: rt.Name(), Pairs: len(pairs), Pictures: out.Pictures, NoFace: out.NoFace,
-		Accuracy: out.Accuracy, Thresholds: out.Thresholds, PictureSeconds: time.Since(start).Seconds() / float64(out.Pictures+len(out.NoFace)),
-	}
-	r.EER, r.EERThreshold = out.Scores.EER()
-	r.Mated, r.NonMated = len(out.Cross.Mated), len(out.Cross.NonMated)
-	for fmr := 1e-3; fmr*float64(r.NonMated) >= leastMatches && fmr > 1e-7; fmr /= 10 {
-		t := out.Cross.ThresholdAtFMR(fmr)
-		r.Rates = append(r.Rates, rate{FMR: fmr, Measured: out.Cross.FMR(t), Threshold: t, FNMR: out.Cross.FNMR(t)})
-	}
-	return a.print(r, func(w io.Writer) { printEval(w, r) })
-}
-
-func openPipeline(ctx context.Context, o evalOptions) (*ort.Runtime, *face.Pipeline, error) {
-	var manifest *infer.Manifest
-	var err error
-	if o.preset != "" {
-		if manifest, err = preset.Load(o.preset); err != nil {
-			return nil, nil, err
+	for _, flag := range []string{"pairs", "list", "pictures"} {
+		if need(flag) {
+			return usageError(c, "eval %s needs --%s", name, flag)
 		}
 	}
-	m, err := infer.FromDir(os.DirFS(o.models), manifest)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", o.models, err)
-	}
-	rt, err := ort.Open(ort.Options{Library: o.library, Threads: o.threads})
-	if err != nil {
-		return nil, nil, err
-	}
-	pipe, err := face.New(ctx, rt, m)
-	if err != nil {
-		return nil, nil, errors.Join(err, rt.Close())
-	}
-	return rt, pipe, nil
+	return nil
 }
 
-// decoder reads pictures into one frame after the other.
-func decoder() func(ctx context.Context, path string) (*sensors.Frame, error) {
-	pool := sensors.NewPool(1)
-	return func(ctx context.Context, path string) (*sensors.Frame, error) {
-		data, err := os.ReadFile(path)
+// twice is a name that two systems of the report would have.
+func (o *evalOptions) twice() string {
+	var names []string
+	if o.models != "" || o.bundle != "" {
+		names = slices.Clone(o.precision)
+	}
+	for _, s := range o.scores {
+		name, _ := named(s)
+		names = append(names, name)
+	}
+	for i, n := range names {
+		if slices.Contains(names[:i], n) {
+			return n
+		}
+	}
+	return ""
+}
+
+func (a *app) evalPairs(o *evalOptions) *cobra.Command {
+	c := a.evalSub(o, "pairs --pairs FILE --pictures DIR", "Verification pairs (LFW layout)",
+		"Compare the pairs of a file in the layout of LFW's pairs.txt: a line \"folds pairs\", then per fold that\n"+
+			"many mated lines \"name i j\" and as many non-mated ones \"name i name j\". Picture i of a name is\n"+
+			"NAME/NAME_000i.jpg below --pictures. Accuracy has its threshold chosen on the other half of the folds.",
+		func(ctx context.Context, e *evaluation) error {
+			file, err := os.Open(o.pairs)
+			if err != nil {
+				return err
+			}
+			defer file.Close()
+			pairs, err := eval.ParsePairs(file)
+			if err != nil {
+				return fmt.Errorf("%s: %w", o.pairs, err)
+			}
+			p, err := eval.FromPairs(o.pictures, pairs)
+			if err != nil {
+				return err
+			}
+			list := []*eval.Protocol{p}
+			if o.every {
+				every, err := p.Every()
+				if err != nil {
+					return err
+				}
+				list = append(list, every)
+			}
+			return e.verify(ctx, list)
+		})
+	c.Flags().StringVar(&o.pairs, "pairs", "", "protocol file")
+	c.Flags().BoolVar(&o.every, "every", false, "also compare every picture that the pairs name with every other")
+	return c
+}
+
+func (a *app) evalFVC(o *evalOptions) *cobra.Command {
+	c := a.evalSub(o, "fvc --pictures DIR", "Fingerprint verification (FVC protocol)",
+		"Compare the pictures F_I.EXT of a folder (finger, impression) as the Fingerprint Verification\n"+
+			"Competitions do: mated are all pairs of impressions of a finger, each once; non-mated are the first\n"+
+			"impressions of all fingers with each other, or, with --impostors all, every impression with every\n"+
+			"impression of the other fingers.",
+		func(ctx context.Context, e *evaluation) error {
+			p, err := eval.FVC(o.pictures, eval.Impostors(o.impostors))
+			if err != nil {
+				return err
+			}
+			return e.verify(ctx, []*eval.Protocol{p})
+		})
+	c.Flags().StringVar(&o.impostors, "impostors", string(eval.FirstImpressions), "non-mated comparisons: first (FVC), or all")
+	return c
+}
+
+func (a *app) evalAllPairs(o *evalOptions) *cobra.Command {
+	return a.evalSub(o, "allpairs --pictures DIR", "Every picture with every other",
+		"Compare every picture (.jpg, .jpeg, .png) of a folder with a folder per subject with every other.",
+		func(ctx context.Context, e *evaluation) error {
+			p, err := eval.AllPairs(o.pictures)
+			if err != nil {
+				return err
+			}
+			return e.verify(ctx, []*eval.Protocol{p})
+		})
+}
+
+func (a *app) evalIdentify(o *evalOptions) *cobra.Command {
+	c := a.evalSub(o, "identify --pictures DIR", "Open-set identification (1:N)",
+		"Search the pictures of a folder with a folder per subject in galleries of growing size. Subjects with\n"+
+			"more than --enrol pictures are enrolled with their first ones and looked for with the rest; the others,\n"+
+			"and enough more for the share --strangers, are never enrolled and must not be found. FNIR is given at\n"+
+			"FPIR 0.1, 1 and 10 %.",
+		func(ctx context.Context, e *evaluation) error {
+			if len(o.scores) > 0 {
+				return fmt.Errorf("eval identify takes no --scores: a file of scores holds no searches")
+			}
+			samples, err := eval.Tree(o.pictures)
+			if err != nil {
+				return err
+			}
+			s, err := eval.NewSearch(samples, eval.SearchOptions{Seed: o.seed, PerPerson: o.enrol, Strangers: o.strangers})
+			if err != nil {
+				return fmt.Errorf("%s: %w", o.pictures, err)
+			}
+			return e.identify(ctx, s)
+		})
+	c.Flags().IntVar(&o.enrol, "enrol", 1, "pictures enrolled of each subject")
+	c.Flags().Float64Var(&o.strangers, "strangers", 0.3, "least share of the subjects that is never enrolled")
+	return c
+}
+
+func (a *app) evalLiveness(o *evalOptions) *cobra.Command {
+	c := a.evalSub(o, "liveness --list FILE --pictures DIR", "Presentation attack detection (liveness)",
+		"Score the presentations of a list: lines \"path label species\", separated by blanks or tabs; the label is\n"+
+			"bonafide, without a species, or attack, with one (print, replay, ...). Gives APCER per species and BPCER\n"+
+			"at --threshold, and BPCER at APCER 5 and 1 %. A file of --scores has the header path,score here.",
+		func(ctx context.Context, e *evaluation) error {
+			file, err := os.Open(o.list)
+			if err != nil {
+				return err
+			}
+			defer file.Close()
+			list, err := eval.ParseLiveness(file)
+			if err != nil {
+				return fmt.Errorf("%s: %w", o.list, err)
+			}
+			return e.liveness(ctx, list)
+		})
+	c.Flags().StringVar(&o.list, "list", "", "list of the presentations")
+	c.Flags().Float64Var(&o.threshold, "threshold", 0.5, "score at or over which a presentation is called bona fide")
+	return c
+}
+
+// evaluation is one call of the command.
+type evaluation struct {
+	app    *app
+	o      *evalOptions
+	report *eval.Report
+	files  []string // written so far, beside the report
+}
+
+// finish prints the report and writes its files.
+func (e *evaluation) finish() error {
+	if e.o.out != "" {
+		names, err := report.Write(e.o.out, e.report)
 		if err != nil {
-			return nil, err
+			return fmt.Errorf("cannot write the report: %w", err)
 		}
-		return picture.Decode(ctx, pool, data)
+		e.files = append(e.files, names...)
+	}
+	return e.app.print(e.report, e.print)
+}
+
+// progress shows the parts of the work that take longer than a moment.
+func (e *evaluation) progress() eval.Progress {
+	var what string
+	var p *progress
+	var since time.Time
+	return func(part string, done, total int) {
+		if part != what {
+			what, p, since = part, newProgress(e.app.env.Stderr, part), time.Now()
+		}
+		if time.Since(since) > time.Second {
+			p.update(done, total)
+		}
 	}
 }
 
-func printEval(w io.Writer, r evalReport) {
-	fmt.Fprintf(w, "model     %s on %s, %.1f ms a picture\n", r.Model, r.Runtime, r.PictureSeconds*1e3)
-	fmt.Fprintf(w, "protocol  %d pairs of %d pictures, %d without a face (counted as non-matches)\n", r.Pairs, r.Pictures, len(r.NoFace))
-	fmt.Fprintf(w, "accuracy  %.2f %% with thresholds %.3f chosen on the other half\n", r.Accuracy*100, r.Thresholds)
-	fmt.Fprintf(w, "EER       %.2f %% at %.3f\n", r.EER*100, r.EERThreshold)
-	fmt.Fprintf(w, "\nevery picture with every other: %d mated and %d non-mated comparisons\n", r.Mated, r.NonMated)
-	var rows [][]string
-	for _, x := range r.Rates {
-		rows = append(rows, []string{fmt.Sprintf("%.0e", x.FMR), fmt.Sprintf("%.3f", x.Threshold), fmt.Sprintf("%.2f %%", x.FNMR*100)})
+// named splits [NAME=]FILE; a file alone gives its own name.
+func named(arg string) (name, file string) {
+	if name, file, ok := strings.Cut(arg, "="); ok && name != "" && !strings.ContainsAny(name, `/\`) {
+		return name, file
 	}
-	table(w, []string{"FMR", "THRESHOLD", "FNMR"}, rows)
+	return strings.TrimSuffix(filepath.Base(arg), filepath.Ext(arg)), arg
 }

@@ -8,6 +8,8 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -103,13 +105,13 @@ func near(a, b float64) bool { return math.Abs(a-b) < 1e-6 }
 
 // hand is a set whose rates can be counted on the fingers: ten mated scores, five non-mated ones.
 var hand = Scores{
-	Mated:    []float32{NoScore, 0.2, 0.4, 0.5, 0.6, 0.6, 0.7, 0.8, 0.8, 0.9},
-	NonMated: []float32{NoScore, 0.1, 0.2, 0.3, 0.5},
+	Mated:    []float64{NoScore, 0.2, 0.4, 0.5, 0.6, 0.6, 0.7, 0.8, 0.8, 0.9},
+	NonMated: []float64{NoScore, 0.1, 0.2, 0.3, 0.5},
 }
 
 func TestRates(t *testing.T) {
 	for _, c := range []struct {
-		threshold           float32
+		threshold           float64
 		fmr, fnmr, accuracy float64
 	}{
 		{-1, 0.8, 0.1, 10.0 / 15},
@@ -137,7 +139,7 @@ func TestChosenThresholds(t *testing.T) {
 	}
 	for _, c := range []struct {
 		fmr  float64
-		want float32
+		want float64
 	}{{1, 0.1}, {0.8, 0.1}, {0.7, 0.2}, {0.2, 0.4}, {0.1, 0.6}, {0, 0.6}} {
 		if got := hand.ThresholdAtFMR(c.fmr); got != c.want {
 			t.Errorf("threshold at FMR %v: %v, want %v", c.fmr, got, c.want)
@@ -152,13 +154,15 @@ func TestRatesAtTheEdges(t *testing.T) {
 		accuracy float64 // at the best threshold
 		eer      float64
 	}{
-		{"perfect", Scores{Mated: []float32{0.8, 0.9}, NonMated: []float32{0.1, 0.2}}, 1, 0},
-		{"upside down: rejecting all is best", Scores{Mated: []float32{0.1}, NonMated: []float32{0.8, 0.9}}, 2.0 / 3, 1},
-		{"mated only", Scores{Mated: []float32{0.5, 0.6}}, 1, math.NaN()},
-		{"non-mated only", Scores{NonMated: []float32{0.5, 0.6}}, 1, math.NaN()},
-		{"nothing scored", Scores{Mated: []float32{NoScore}, NonMated: []float32{NoScore, NoScore, NoScore}}, 0.75, math.NaN()},
-		{"a failure to acquire is no match", Scores{Mated: []float32{NoScore, NoScore, 0.9}, NonMated: []float32{0.1}}, 0.5, 2.5 / 3},
-		{"all equal", Scores{Mated: []float32{0.5, 0.5}, NonMated: []float32{0.5}}, 2.0 / 3, 0.5},
+		{"perfect", Scores{Mated: []float64{0.8, 0.9}, NonMated: []float64{0.1, 0.2}}, 1, 0},
+		{"upside down: rejecting all is best", Scores{Mated: []float64{0.1}, NonMated: []float64{0.8, 0.9}}, 2.0 / 3, 1},
+		{"mated only", Scores{Mated: []float64{0.5, 0.6}}, 1, math.NaN()},
+		{"non-mated only", Scores{NonMated: []float64{0.5, 0.6}}, 1, math.NaN()},
+		{"nothing scored", Scores{Mated: []float64{NoScore}, NonMated: []float64{NoScore, NoScore, NoScore}}, 0.75, math.NaN()},
+		{"a failure to acquire is no match", Scores{Mated: []float64{NoScore, NoScore, 0.9}, NonMated: []float64{0.1}}, 0.5, 2.0 / 3},
+		{"a step of FNMR over the crossing", Scores{Mated: []float64{0.5, 0.5, 0.9}, NonMated: []float64{0.1, 0.2, 0.3, 0.5}}, 6.0 / 7, 2.0 / 11},
+		{"a step of FMR over the crossing", Scores{Mated: []float64{0.1, 0.2, 0.6, 0.7, 0.8}, NonMated: []float64{0.5, 0.5}}, 5.0 / 7, 0.4},
+		{"all equal", Scores{Mated: []float64{0.5, 0.5}, NonMated: []float64{0.5}}, 2.0 / 3, 0.5},
 	} {
 		if a := c.s.Accuracy(c.s.BestThreshold()); !near(a, c.accuracy) {
 			t.Errorf("%s: accuracy %v at %v, want %v", c.name, a, c.s.BestThreshold(), c.accuracy)
@@ -166,20 +170,21 @@ func TestRatesAtTheEdges(t *testing.T) {
 		if e, _ := c.s.EER(); !math.IsNaN(c.eer) && !near(e, c.eer) {
 			t.Errorf("%s: EER %v, want %v", c.name, e, c.eer)
 		}
-		for _, v := range c.s.thresholds() {
+		p := c.s.plain()
+		for _, v := range p.thresholds() {
 			if v == NoScore {
 				t.Errorf("%s: no score is no threshold", c.name)
 			}
 		}
 	}
-	exact := Scores{Mated: []float32{1}, NonMated: []float32{1}}
+	exact := Scores{Mated: []float64{1}, NonMated: []float64{1}}
 	if th := exact.ThresholdAtFMR(0); exact.FMR(th) != 0 {
 		t.Errorf("at FMR 0 the threshold %v gives %v", th, exact.FMR(th))
 	}
 }
 
 func TestRatesDoNotDependOnTheOrder(t *testing.T) {
-	s := Scores{Mated: append([]float32{}, hand.Mated...), NonMated: append([]float32{}, hand.NonMated...)}
+	s := Scores{Mated: append([]float64{}, hand.Mated...), NonMated: append([]float64{}, hand.NonMated...)}
 	r := rand.New(rand.NewPCG(3, 4))
 	for range 20 {
 		r.Shuffle(len(s.Mated), func(i, j int) { s.Mated[i], s.Mated[j] = s.Mated[j], s.Mated[i] })
@@ -191,108 +196,139 @@ func TestRatesDoNotDependOnTheOrder(t *testing.T) {
 	}
 }
 
-// play runs a protocol whose pictures are played: the template is the person's letter, the score comes from the test.
-func play(t *testing.T, text string, noFace string, score Scorer) (*Outcome, int, error) {
+// played is a system whose template is the first letter of the file's name, and whose scores come from the test.
+type played struct {
+	t     *testing.T
+	fails map[string]error // by a part of the path
+	calls map[string]int
+	score func(a, b byte) float64
+}
+
+func (p *played) Extract(_ context.Context, path string) (Template, error) {
+	if p.calls == nil {
+		p.calls = map[string]int{}
+	}
+	if p.calls[path]++; p.calls[path] > 1 {
+		p.t.Errorf("%s was read twice", path)
+	}
+	for part, err := range p.fails {
+		if strings.Contains(path, part) {
+			return Template{}, err
+		}
+	}
+	return Template{Data: filepath.Base(path)[0], Quality: 0.5}, nil
+}
+
+func (p *played) Compare(a, b Template) float64 { return p.score(a.Data.(byte), b.Data.(byte)) }
+
+func same(a, b byte) float64 {
+	if a == b {
+		return 0.9
+	}
+	return 0.1
+}
+
+func lfw(t *testing.T, text string) *Protocol {
 	t.Helper()
 	pairs, err := ParsePairs(strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	calls := map[string]int{}
-	progress := 0
-	out, err := Run(t.Context(), "d", pairs, func(_ context.Context, path string) (Template, error) {
-		calls[path]++
-		if calls[path] > 1 {
-			t.Errorf("%s was read twice", path)
-		}
-		if strings.Contains(path, noFace) {
-			return Template{}, fmt.Errorf("%w: dark", ErrNoFace)
-		}
-		return Template{Values: []int8{int8(path[2])}, Scale: 1}, nil
-	}, score, func(done, total int) {
-		if progress++; done != progress || total < done {
-			t.Errorf("progress %d of %d at call %d", done, total, progress)
-		}
-	})
-	return out, len(calls), err
-}
-
-func TestRun(t *testing.T) {
-	out, pictures, err := play(t, protocol, "C_0001", func(a, b Template) float32 {
-		if a.Values[0] == b.Values[0] {
-			return 0.9
-		}
-		return 0.1
-	})
+	p, err := FromPairs("d", pairs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if pictures != 11 || out.Pictures != 10 || len(out.NoFace) != 1 || out.NoFace[0] != "d/C/C_0001.jpg" {
-		t.Errorf("%d pictures, %d templates, without a face %v", pictures, out.Pictures, out.NoFace)
-	}
-	want := []float32{0.9, 0.9, 0.1, NoScore, 0.9, 0.9, 0.1, 0.1}
-	for i, v := range out.PerPair {
-		if v != want[i] {
-			t.Errorf("scores %v, want %v", out.PerPair, want)
-			break
+	return p
+}
+
+func quiet(string, int, int) {}
+
+func TestRun(t *testing.T) {
+	p := lfw(t, protocol)
+	x := &played{t: t, score: same, fails: map[string]error{"C_0001": fmt.Errorf("%w: dark", ErrNoFace)}}
+	last := map[string]int{}
+	progress := func(what string, done, total int) {
+		if done < last[what] || done > total {
+			t.Errorf("%s: %d of %d after %d", what, done, total, last[what])
 		}
+		last[what] = done
 	}
-	// ten templates: two of A, B and D, three of E, one of F
-	if len(out.Cross.Mated) != 1+1+1+3 || len(out.Cross.NonMated) != 45-6 || out.Cross.Mated[0] != 0.9 || out.Cross.NonMated[len(out.Cross.NonMated)-1] != 0.1 {
-		t.Errorf("every picture with every other: %d mated, %d non-mated", len(out.Cross.Mated), len(out.Cross.NonMated))
+	a, err := Acquire(t.Context(), p.Samples, x, progress)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if out.Accuracy != 1 || len(out.Thresholds) != 2 || len(out.Scores.Mated) != 4 || len(out.Scores.NonMated) != 4 {
-		t.Errorf("%+v", out)
+	if len(x.calls) != 11 || last["samples"] != 11 {
+		t.Errorf("%d pictures read, progress %v", len(x.calls), last)
+	}
+	run, err := a.Run(t.Context(), "r", p, x, progress)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []float64{0.9, 0.9, 0.1, NoScore, 0.9, 0.9, 0.1, 0.1}
+	if !slices.Equal(run.Scores, want) {
+		t.Errorf("scores %v, want %v", run.Scores, want)
+	}
+	if len(run.Failures) != 1 || run.Failures[0].ID != "C/C_0001" || run.Failures[0].Kind != "acquire" || !strings.Contains(run.Failures[0].Reason, "dark") {
+		t.Errorf("failures %+v", run.Failures)
+	}
+	if accuracy, at := CrossValidated(p, run.Scores); accuracy != 1 || len(at) != 2 {
+		t.Errorf("accuracy %v at %v", accuracy, at)
+	}
+	every, err := p.Every()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// eleven samples: two of A, B and D, three of E, one of C and F
+	if mated, non := every.Counts(); mated != 1+1+1+1 && non != 55-mated {
+		t.Errorf("every sample with every other: %d mated, %d non-mated", mated, non)
+	}
+	if all, err := a.Run(t.Context(), "r", every, x, quiet); err != nil || len(all.Scores) != 55 {
+		t.Errorf("%v, %v", all, err)
+	}
+	if _, err := a.Run(t.Context(), "r", &Protocol{}, x, quiet); err == nil {
+		t.Error("a protocol over other samples was run")
 	}
 }
 
 // TestCrossValidation: the threshold of one half is wrong for the other, and only that one may be used.
 func TestCrossValidation(t *testing.T) {
-	pairs, err := ParsePairs(strings.NewReader(protocol))
-	if err != nil {
-		t.Fatal(err)
+	p := lfw(t, protocol)
+	// the first half splits at 0.75, the second at 0.35
+	accuracy, at := CrossValidated(p, []float64{0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2})
+	if len(at) != 2 || !near(at[0], 0.35) || !near(at[1], 0.75) {
+		t.Errorf("thresholds %v, want [0.35 0.75]", at)
 	}
-	o := Outcome{PerPair: []float32{0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2}} // first half splits at 0.75, second at 0.35
-	o.crossValidate(pairs)
-	if len(o.Thresholds) != 2 || !near(float64(o.Thresholds[0]), 0.35) || !near(float64(o.Thresholds[1]), 0.75) {
-		t.Errorf("thresholds %v, want [0.35 0.75]", o.Thresholds)
+	if accuracy != 0.5 { // everything matches in the first half, nothing in the second
+		t.Errorf("accuracy %v, want 0.5", accuracy)
 	}
-	if o.Accuracy != 0.5 { // everything matches in the first half, nothing in the second
-		t.Errorf("accuracy %v, want 0.5", o.Accuracy)
+	if a, at := CrossValidated(lfw(t, "1 2\nA 1 2\nB 1 2\nA 1 B 1\nA 2 B 2\n"), []float64{0.9, 0.8, 0.1, 0.2}); a != 1 || len(at) != 2 {
+		t.Errorf("one fold: %v at %v", a, at)
 	}
-	one, err := ParsePairs(strings.NewReader("1 2\nA 1 2\nB 1 2\nA 1 B 1\nA 2 B 2\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	o = Outcome{PerPair: []float32{0.9, 0.8, 0.1, 0.2}}
-	if o.crossValidate(one); o.Accuracy != 1 || len(o.Thresholds) != 2 {
-		t.Errorf("one fold: %+v", o)
-	}
-	least, _ := ParsePairs(strings.NewReader("1 1\nA 1 2\nA 1 B 1\n"))
-	o = Outcome{PerPair: []float32{0.9, 0.1}}
-	if o.crossValidate(least); math.IsNaN(o.Accuracy) {
+	if a, _ := CrossValidated(lfw(t, "1 1\nA 1 2\nA 1 B 1\n"), []float64{0.9, 0.1}); math.IsNaN(a) {
 		t.Error("two pairs give no accuracy")
 	}
 }
 
 func TestRunErrors(t *testing.T) {
-	pairs, _ := ParsePairs(strings.NewReader(protocol))
+	p := lfw(t, protocol)
 	broken := errors.New("broken")
-	_, err := Run(t.Context(), "d", pairs, func(context.Context, string) (Template, error) { return Template{}, broken }, nil, func(int, int) {})
-	if !errors.Is(err, broken) || !strings.Contains(err.Error(), "d/A/A_0001.jpg") {
+	_, err := Collect(t.Context(), "r", p, &played{t: t, fails: map[string]error{"A_0001": broken}}, quiet)
+	if !errors.Is(err, broken) || !strings.Contains(err.Error(), filepath.Join("d", "A", "A_0001.jpg")) {
 		t.Errorf("%v, want the picture's name", err)
 	}
-	if _, err := Run(t.Context(), "d", nil, nil, nil, nil); err == nil {
+	if _, err := FromPairs("d", nil); err == nil {
 		t.Error("no pairs, no error")
 	}
+	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+		x := &played{t: t, score: func(byte, byte) float64 { return v }}
+		if _, err := Collect(t.Context(), "r", p, x, quiet); err == nil || !strings.Contains(err.Error(), "cannot be ranked") {
+			t.Errorf("score %v: %v", v, err)
+		}
+	}
 	ctx, cancel := context.WithCancel(t.Context())
-	n := 0
-	_, err = Run(ctx, "d", pairs, func(context.Context, string) (Template, error) {
-		n++
-		cancel()
-		return Template{}, nil
-	}, nil, func(int, int) {})
-	if !errors.Is(err, context.Canceled) || n != 1 {
-		t.Errorf("%v after %d pictures, want that it ends with the context", err, n)
+	x := &played{t: t, score: same}
+	_, err = Collect(ctx, "r", p, x, func(string, int, int) { cancel() })
+	if !errors.Is(err, context.Canceled) || len(x.calls) != 1 {
+		t.Errorf("%v after %d pictures, want that it ends with the context", err, len(x.calls))
 	}
 }

@@ -40,15 +40,23 @@ func TestLFW(t *testing.T) {
 		}
 		return picture.Decode(ctx, pool, data)
 	}
-	extract := eval.Faces(infertest.Pipeline(t), decode)
-	out, err := eval.Run(t.Context(), infertest.Data(t, "faces", "lfw"), pairs, extract, eval.Cosine, func(int, int) {})
+	p, err := eval.FromPairs(infertest.Data(t, "faces", "lfw"), pairs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	eer, _ := out.Scores.EER()
-	t.Logf("%d pairs, %d pictures, %d without a face: accuracy %.4f, EER %.4f, thresholds %v", len(pairs), out.Pictures, len(out.NoFace), out.Accuracy, eer, out.Thresholds)
-	if len(out.Scores.Mated) != 150 || len(out.Scores.NonMated) != 150 || out.Accuracy < 0.97 || len(out.NoFace) > 2 {
-		t.Errorf("accuracy %v of %d and %d pairs, %d without a face", out.Accuracy, len(out.Scores.Mated), len(out.Scores.NonMated), len(out.NoFace))
+	run, err := eval.Collect(t.Context(), "fp32", p, eval.Faces(infertest.Pipeline(t), decode), func(string, int, int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := eval.Verify(p, []*eval.Run{run}, eval.Options{Seed: 1, Replicates: 200})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := v.Runs[0]
+	t.Logf("%d pairs, %d pictures, %d without a face: accuracy %.4f (%.4f to %.4f), EER %.4f, thresholds %v", len(pairs), v.Samples, len(r.Failures),
+		r.Accuracy.Value, *r.Accuracy.Low, *r.Accuracy.High, r.EER.Value, r.ChosenAt)
+	if v.Mated != 150 || v.NonMated != 150 || r.Accuracy.Value < 0.97 || len(r.Failures) > 2 {
+		t.Errorf("accuracy %v of %d and %d pairs, %d without a face", r.Accuracy.Value, v.Mated, v.NonMated, len(r.Failures))
 	}
 	if pool.InUse() != 0 {
 		t.Error("a frame was lost")

@@ -1,8 +1,3 @@
-// Package eval measures recognition on labelled pictures: verification pairs in the layout of LFW, and the error rates of
-// ISO/IEC 19795-1 on the scores they give.
-//
-// It promises exact, order-independent figures from the scores it is given; a pair that cannot be scored (no face found,
-// ISO/IEC 19795-1's failure to acquire) is never left out: it counts as a non-match. It owns nothing and starts nothing.
 package eval
 
 import (

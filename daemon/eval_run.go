@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"vigil/infer"
+	"vigil/infer/eval"
+	"vigil/infer/face"
+	"vigil/infer/ort"
+	"vigil/infer/preset"
+	"vigil/sensors"
+	"vigil/sensors/picture"
+)
+
+// maxWrittenScores bounds the comparisons whose scores are written beside the report.
+const maxWrittenScores = 1_000_000
+
+// bundleSystem is a bundle at one precision, loaded.
+type bundleSystem struct {
+	name, title string
+	pipe        *face.Pipeline
+}
+
+// each loads the bundle at one precision after the other and calls f. Without a bundle it calls nothing.
+func (e *evaluation) each(ctx context.Context, f func(s *bundleSystem) error) (err error) {
+	o := e.o
+	if o.models == "" && o.bundle == "" {
+		return nil
+	}
+	dir, manifest, err := o.manifest()
+	if err != nil {
+		return err
+	}
+	if manifest.Modality != "face" {
+		return fmt.Errorf("bundle %s is of the modality %q: this command runs face bundles; give the scores of others by --scores",
+			manifest.ID, manifest.Modality)
+	}
+	var models []*infer.Model
+	for _, precision := range o.precision { // all of them, before the work on the first
+		m, err := eval.AtPrecision(manifest, precision, infer.DialectCPU)
+		if err != nil {
+			return err
+		}
+		model, err := infer.FromDir(os.DirFS(dir), m)
+		if err != nil {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+		models = append(models, model)
+	}
+	rt, err := ort.Open(ort.Options{Library: o.library, Threads: o.threads})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rt.Close()) }()
+	for i, m := range models {
+		if err := one(ctx, rt, m, o.precision[i], f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func one(ctx context.Context, rt *ort.Runtime, m *infer.Model, precision string, f func(s *bundleSystem) error) (err error) {
+	pipe, err := face.New(ctx, rt, m)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, pipe.Close()) }()
+	return f(&bundleSystem{name: precision, title: m.Manifest.ID + " at " + precision + " on " + rt.Name(), pipe: pipe})
+}
+
+// manifest is that of the preset or of the folder's bundle.json.
+func (o *evalOptions) manifest() (dir string, m *infer.Manifest, err error) {
+	dir, name := o.models, o.preset
+	if o.bundle != "" {
+		dir, name = o.bundle, ""
+	}
+	if name != "" {
+		m, err = preset.Load(name)
+		return dir, m, err
+	}
+	model, err := infer.FromDir(os.DirFS(dir), nil)
+	if err != nil {
+		return dir, nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	return dir, model.Manifest, nil
+}
+
+// decoder reads pictures into one frame after the other.
+func decoder() func(ctx context.Context, path string) (*sensors.Frame, error) {
+	pool := sensors.NewPool(1)
+	return func(ctx context.Context, path string) (*sensors.Frame, error) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		return picture.Decode(ctx, pool, data)
+	}
+}
+
+// verify runs every system over protocols with the same samples and adds a section for each.
+func (e *evaluation) verify(ctx context.Context, protocols []*eval.Protocol) error {
+	progress := e.progress()
+	runs := make([][]*eval.Run, len(protocols))
+	err := e.each(ctx, func(s *bundleSystem) error {
+		x := eval.Faces(s.pipe, decoder())
+		a, err := eval.Acquire(ctx, protocols[0].Samples, x, progress)
+		if err != nil {
+			return err
+		}
+		for i, p := range protocols {
+			r, err := a.Run(ctx, s.name, p, x, progress)
+			if err != nil {
+				return err
+			}
+			r.System = s.title
+			runs[i] = append(runs[i], r)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for i, p := range protocols {
+		for _, arg := range e.o.scores {
+			r, err := scoresFrom(arg, p)
+			if err != nil {
+				return err
+			}
+			runs[i] = append(runs[i], r)
+		}
+		v, err := eval.Verify(p, runs[i], eval.Options{Seed: e.o.seed, Replicates: e.o.replicates, Progress: progress})
+		if err != nil {
+			return err
+		}
+		e.report.Sections = append(e.report.Sections, eval.Section{Name: p.Name, Title: p.Title, Verification: v})
+		if err := e.writeScores(p, runs[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func scoresFrom(arg string, p *eval.Protocol) (*eval.Run, error) {
+	name, path := named(arg)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	r, err := eval.ReadScores(name, p, f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return r, nil
+}
+
+// writeScores writes the scores of a protocol that is not too large beside the report.
+func (e *evaluation) writeScores(p *eval.Protocol, runs []*eval.Run) error {
+	if e.o.out == "" || len(p.Comparisons) > maxWrittenScores {
+		return nil
+	}
+	if err := os.MkdirAll(e.o.out, 0o755); err != nil {
+		return err
+	}
+	for _, r := range runs {
+		name := filepath.Join(e.o.out, p.Name+"-scores-"+filepath.Base(r.Name)+".csv")
+		f, err := os.Create(name)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(eval.WriteScores(f, p, r), f.Close()); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		e.files = append(e.files, filepath.Base(name))
+	}
+	return nil
+}
+
+// identify runs every precision over an identification protocol.
+func (e *evaluation) identify(ctx context.Context, s *eval.Search) error {
+	progress := e.progress()
+	var runs []*eval.SearchRun
+	err := e.each(ctx, func(b *bundleSystem) error {
+		x := eval.Faces(b.pipe, decoder())
+		a, err := eval.Acquire(ctx, s.Samples, x, progress)
+		if err != nil {
+			return err
+		}
+		r, err := s.Run(ctx, b.name, a, x, progress)
+		if err == nil {
+			r.System = b.title
+			runs = append(runs, r)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	v, err := eval.Identify(s, runs, eval.Options{Seed: e.o.seed, Replicates: e.o.replicates, Progress: progress})
+	if err != nil {
+		return err
+	}
+	e.report.Sections = append(e.report.Sections, eval.Section{Name: "identify", Title: "open-set identification", Identification: v})
+	return nil
+}
+
+// livenessScore reads the likelihood of a bona fide presentation from a face. The face pipeline of this version measures
+// none.
+func livenessScore(*face.Face) (float64, bool) { return 0, false }
+
+// liveness runs every precision over a list of presentations.
+func (e *evaluation) liveness(ctx context.Context, list []eval.Presentation) error {
+	progress := e.progress()
+	var runs []*eval.LivenessRun
+	err := e.each(ctx, func(b *bundleSystem) error {
+		x := eval.FaceLiveness(b.pipe, decoder(), livenessScore)
+		r, err := eval.Present(ctx, b.name, e.o.pictures, list, x, progress)
+		if err == nil {
+			r.System = b.title
+			runs = append(runs, r)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, arg := range e.o.scores {
+		r, err := presentationsFrom(arg, list)
+		if err != nil {
+			return err
+		}
+		runs = append(runs, r)
+	}
+	thresholds := make([]float64, len(runs))
+	for i := range thresholds {
+		thresholds[i] = e.o.threshold
+	}
+	v, err := eval.Attacks(list, runs, thresholds, eval.Options{Seed: e.o.seed, Replicates: e.o.replicates, Progress: progress})
+	if err != nil {
+		return err
+	}
+	e.report.Sections = append(e.report.Sections, eval.Section{Name: "liveness", Title: "presentation attack detection", Attack: v})
+	return nil
+}
+
+func presentationsFrom(arg string, list []eval.Presentation) (*eval.LivenessRun, error) {
+	name, path := named(arg)
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	r, err := eval.ReadPresentations(name, list, f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return r, nil
+}
