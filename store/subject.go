@@ -125,23 +125,81 @@ func (tx *Tx) putSubject(key []byte, sub Subject, templates []Template) error {
 	if err := tx.put(keyPlace, wrapped); err != nil {
 		return err
 	}
-	plain, err := json.Marshal(subjectRecord{sub.Name, sub.Created.UTC(), sub.Samples, len(templates)})
+	if err := tx.putRecord(dek, key, sub, len(templates)); err != nil {
+		return err
+	}
+	tx.hdr.Subjects++
+	return tx.putTemplates(dek, key, sub.ID, 0, templates)
+}
+
+// Count returns how many subjects and templates are stored. Errors: ErrCorrupt.
+func (tx *Tx) Count() (subjects, templates int, err error) {
+	if err := tx.usable(); err != nil {
+		return 0, 0, err
+	}
+	h, err := tx.header()
+	return int(h.Subjects), int(h.Templates), err
+}
+
+// AddTemplates adds templates to a subject who is there, made from samples more
+// samples. Templates are not kept or changed. Errors: ErrNotFound, ErrInvalid
+// (also when there would be more than 64), ErrModel as for PutSubject, ErrCorrupt.
+func (tx *Tx) AddTemplates(id string, samples int, templates []Template) error {
+	if err := tx.writable(); err != nil {
+		return err
+	}
+	key, err := checkSubject(Subject{ID: id, Samples: samples}, templates)
+	if err != nil {
+		return err
+	}
+	sub, err := tx.Subject(id)
+	if err != nil {
+		return err
+	}
+	if sub.Templates+len(templates) > maxSubjectTemplates {
+		return fmt.Errorf("cannot add %d templates to subject %s: it has %d, at most %d fit: %w", len(templates), id, sub.Templates, maxSubjectTemplates, ErrInvalid)
+	}
+	for _, t := range templates {
+		if err := tx.galleries.accepts(t.ModelID, len(t.Values)); err != nil {
+			return err
+		}
+	}
+	sub.Samples += samples
+	return tx.spoil(tx.addTemplates(key, sub, templates))
+}
+
+func (tx *Tx) addTemplates(key []byte, sub Subject, templates []Template) error {
+	dek, err := tx.subjectDEK(key)
+	if err != nil {
+		return err
+	}
+	defer dek.Close()
+	if err := tx.putRecord(dek, key, sub, sub.Templates+len(templates)); err != nil {
+		return err
+	}
+	return tx.putTemplates(dek, key, sub.ID, sub.Templates, templates)
+}
+
+// putRecord writes a subject's record.
+func (tx *Tx) putRecord(dek *secure.Key, key []byte, sub Subject, templates int) error {
+	plain, err := json.Marshal(subjectRecord{sub.Name, sub.Created.UTC(), sub.Samples, templates})
 	if err != nil {
 		return fmt.Errorf("cannot encode subject %s: %w", sub.ID, ErrInvalid)
 	}
 	defer mem.Zero(plain)
-	if err := tx.sealUnder(dek, place{bucketSubjects, key}, plain); err != nil {
-		return err
-	}
+	return tx.sealUnder(dek, place{bucketSubjects, key}, plain)
+}
+
+// putTemplates writes templates from an index on, and stages them in their galleries.
+func (tx *Tx) putTemplates(dek *secure.Key, key []byte, id string, from int, templates []Template) error {
 	for i, t := range templates {
-		if err := tx.putTemplate(dek, place{bucketTemplates, templateKey(key, i)}, t); err != nil {
+		if err := tx.putTemplate(dek, place{bucketTemplates, templateKey(key, from+i)}, t); err != nil {
 			return err
 		}
-		if err := tx.galleries.add(sub.ID, t); err != nil {
+		if err := tx.galleries.add(id, t); err != nil {
 			return err
 		}
 	}
-	tx.hdr.Subjects++
 	tx.hdr.Templates += uint64(len(templates))
 	return nil
 }
