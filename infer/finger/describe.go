@@ -22,23 +22,17 @@ const turns = 4
 
 // describer turns minutiae into a template.
 type describer struct {
-	eng      infer.Engine
-	io       infer.IO
+	model    *infer.Loaded
 	params   sampleParams
 	rows     int // minutiae of one run
 	span     int // inputs of one minutia
 	features int // channels of the feature map
 }
 
-func newDescriber(ctx context.Context, rt infer.Runtime, m *infer.Model, s *infer.Stage, e *extractor) (*describer, error) {
-	d := &describer{params: sampleParams{Grid: 5, Spacing: 10}}
-	d.features = len(e.io.Output(1)) / (e.cw * e.ch)
+func newDescriber(s *infer.Stage, e *extractor) (*describer, error) {
+	d := &describer{params: sampleParams{Grid: 5, Spacing: 10}, features: e.features}
 	if err := d.configure(s); err != nil {
-		return nil, fmt.Errorf("stage %s: %w", s.Name, err)
-	}
-	var err error
-	if d.eng, d.io, err = load(ctx, rt, m, s); err != nil {
-		return nil, errors.Join(err, d.close())
+		return nil, err
 	}
 	return d, nil
 }
@@ -69,17 +63,17 @@ func (d *describer) configure(s *infer.Stage) error {
 
 // run describes the minutiae that e found and writes the template.
 func (d *describer) run(ctx context.Context, e *extractor, row []int8) error {
-	in := d.io.Input(0)
+	in := d.model.IO.Input(0)
 	for i := range e.found {
 		d.sample(in[i*d.span:][:d.span], e, &e.found[i])
 	}
 	clear(in[len(e.found)*d.span:])
-	if err := d.io.Run(ctx); err != nil {
+	if err := d.model.IO.Run(ctx); err != nil {
 		return err
 	}
 	minutiae.Clear(row)
 	setMask(row, e)
-	out := d.io.Output(0)
+	out := d.model.IO.Output(0)
 	for i := range e.found {
 		f := &e.found[i]
 		m := minutiae.Minutia{X: f.x, Y: f.y, Angle: f.angle, Quality: sigmoid(f.logit)}
@@ -131,7 +125,7 @@ func (d *describer) bilinear(dst []float32, e *extractor, fx, fy float32) {
 	clear(dst)
 	x0, y0 := int(math.Floor(float64(fx))), int(math.Floor(float64(fy)))
 	plane := e.cw * e.ch
-	features := e.io.Output(1)
+	features := e.model.IO.Output(1)
 	for k := range 4 {
 		x, y := x0+k%2, y0+k/2
 		if uint(x) >= uint(e.cw) || uint(y) >= uint(e.ch) {
@@ -145,5 +139,3 @@ func (d *describer) bilinear(dst []float32, e *extractor, fx, fy float32) {
 }
 
 func abs(v float32) float32 { return max(v, -v) }
-
-func (d *describer) close() error { return closeBoth(d.io, d.eng) }

@@ -2,7 +2,6 @@ package finger
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -48,13 +47,14 @@ type cellParams struct {
 
 // extractor finds finger, ridges and minutiae.
 type extractor struct {
-	eng    infer.Engine
-	io     infer.IO
+	model  *infer.Loaded
 	w, h   int // pixels of the input
 	cw, ch int // cells of the outputs
 	norm   normParams
 	post   cellParams
 	found  []candidate // best first
+
+	features int // channels of the feature map
 }
 
 // candidate is a minutia with the logit of its probability.
@@ -62,16 +62,13 @@ type candidate struct {
 	x, y, angle, logit float32
 }
 
-func newExtractor(ctx context.Context, rt infer.Runtime, m *infer.Model, s *infer.Stage) (*extractor, error) {
+func newExtractor(s *infer.Stage) (*extractor, error) {
 	e := &extractor{norm: normParams{Window: 33, Floor: 6, Clip: 3}, post: cellParams{Score: 0.5, Radius: 6}}
 	if err := e.configure(s); err != nil {
-		return nil, fmt.Errorf("stage %s: %w", s.Name, err)
+		return nil, err
 	}
+	e.features = int(s.Outputs[1].Shape[1])
 	e.found = make([]candidate, 0, e.cw*e.ch)
-	var err error
-	if e.eng, e.io, err = load(ctx, rt, m, s); err != nil {
-		return nil, errors.Join(err, e.close())
-	}
 	return e, nil
 }
 
@@ -111,13 +108,13 @@ func (e *extractor) configure(s *infer.Stage) error {
 
 // fill writes the normalised picture into the upper left of the input; the rest is 0, as in training.
 func (e *extractor) fill(n *kernels.LocalNorm, gray []byte, w, h int) {
-	in := e.io.Input(0)
+	in := e.model.IO.Input(0)
 	clear(in)
 	n.Normalize(in, e.w, gray, w, h, e.norm.Window, e.norm.Floor, e.norm.Clip)
 }
 
 // channel is one plane of the output "cells".
-func (e *extractor) channel(i int) []float32 { return e.io.Output(0)[i*e.cw*e.ch:][:e.cw*e.ch] }
+func (e *extractor) channel(i int) []float32 { return e.model.IO.Output(0)[i*e.cw*e.ch:][:e.cw*e.ch] }
 
 // find lists the minutiae, best first.
 func (e *extractor) find() {
@@ -157,11 +154,6 @@ func thinOut(found []candidate, radius float32) []candidate {
 func clamp(v, lo, hi float32) float32 { return max(lo, min(hi, v)) }
 
 func sigmoid(v float32) float32 { return float32(1 / (1 + math.Exp(-float64(v)))) }
-
-func (e *extractor) close() error {
-	clear(e.found[:cap(e.found)])
-	return closeBoth(e.io, e.eng)
-}
 
 // middle is the corner of the cw x ch window of a grey picture that holds most of the finger: the window about the centre
 // of gravity of the contrast between pixels a ridge apart.

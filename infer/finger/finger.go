@@ -66,54 +66,63 @@ type Pipeline struct {
 	norm     kernels.LocalNorm
 }
 
+// Check says whether a manifest describes a finger pipeline: its stages, steps and parameters, as far as that can be said
+// without the files.
+func Check(m *infer.Manifest) error {
+	_, err := configure(m)
+	return err
+}
+
 // New loads the engines of the bundle on the runtime and runs each once, so that a model that loads but cannot run is
-// refused here.
+// refused here. What a preset left open in the manifest is filled in (infer.Model.Complete).
 func New(ctx context.Context, rt infer.Runtime, m *infer.Model) (*Pipeline, error) {
-	p := &Pipeline{manifest: m.Manifest}
-	if err := p.load(ctx, rt, m); err != nil {
+	if err := m.Complete(rt); err != nil {
+		return nil, fmt.Errorf("cannot load bundle %s: %w", m.Manifest.ID, err)
+	}
+	p, err := configure(m.Manifest)
+	if err == nil {
+		err = p.load(ctx, rt, m)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot load bundle %s: %w", m.Manifest.ID, err), p.Close())
 	}
 	return p, nil
 }
 
-func (p *Pipeline) load(ctx context.Context, rt infer.Runtime, m *infer.Model) (err error) {
-	if t := m.Manifest.Template; t.Type != "minutiae" || t.Dimension != minutiae.Bytes {
-		return fmt.Errorf("template %q of %d values: a finger bundle has \"minutiae\" of %d", t.Type, t.Dimension, minutiae.Bytes)
+// configure makes a pipeline without engines.
+func configure(m *infer.Manifest) (p *Pipeline, err error) {
+	p = &Pipeline{manifest: m}
+	if t := m.Template; t.Type != "minutiae" || t.Dimension != minutiae.Bytes {
+		return p, fmt.Errorf("template %q of %d values: a finger bundle has \"minutiae\" of %d", t.Type, t.Dimension, minutiae.Bytes)
 	}
 	for i, name := range order {
-		s := m.Manifest.Stage(name)
+		s := m.Stage(name)
 		if s == nil {
-			return fmt.Errorf("stage %q is missing: a finger bundle has %v", name, order)
+			return p, fmt.Errorf("stage %q is missing: a finger bundle has %v", name, order)
 		}
 		p.budget[i] = s.Deadline()
 	}
-	if p.extract, err = newExtractor(ctx, rt, m, m.Manifest.Stage(StageExtract)); err != nil {
-		return err
+	if p.extract, err = newExtractor(m.Stage(StageExtract)); err != nil {
+		return p, fmt.Errorf("stage %s: %w", StageExtract, err)
 	}
-	if p.describe, err = newDescriber(ctx, rt, m, m.Manifest.Stage(StageDescribe), p.extract); err != nil {
-		return err
+	if p.describe, err = newDescriber(m.Stage(StageDescribe), p.extract); err != nil {
+		return p, fmt.Errorf("stage %s: %w", StageDescribe, err)
 	}
 	p.gray = make([]byte, p.extract.w*p.extract.h)
-	return nil
+	return p, nil
 }
 
-// load makes the engine of a stage with one bound IO and warms it up.
-func load(ctx context.Context, rt infer.Runtime, m *infer.Model, s *infer.Stage) (eng infer.Engine, io infer.IO, err error) {
-	w, err := m.Open(s.File)
-	if err != nil {
-		return nil, nil, err
+func (p *Pipeline) load(ctx context.Context, rt infer.Runtime, m *infer.Model) (err error) {
+	if p.extract.model, err = infer.LoadStage(ctx, rt, m, m.Manifest.Stage(StageExtract)); err != nil {
+		return err
 	}
-	eng, err = rt.Load(ctx, w.Bytes(), s.Inputs, s.Outputs)
-	if err = errors.Join(err, w.Close()); err != nil {
-		return eng, nil, fmt.Errorf("stage %s, file %s: %w", s.Name, s.File, err)
-	}
-	if io, err = eng.NewIO(); err != nil {
-		return eng, nil, fmt.Errorf("stage %s, file %s: %w", s.Name, s.File, err)
-	}
-	if err = io.Run(ctx); err != nil {
-		return eng, io, fmt.Errorf("stage %s: %s loads, but its warm-up run fails: this model cannot be used: %w", s.Name, s.File, err)
-	}
-	return eng, io, nil
+	p.describe.model, err = infer.LoadStage(ctx, rt, m, m.Manifest.Stage(StageDescribe))
+	return err
+}
+
+// Choices says which file each stage with a model runs, and why.
+func (p *Pipeline) Choices() []infer.Choice {
+	return []infer.Choice{p.extract.model.Choice, p.describe.model.Choice}
 }
 
 // ModelID is the id under which the pipeline's templates may be compared.
@@ -155,7 +164,7 @@ func (p *Pipeline) run(ctx context.Context, im *kernels.Image, dpi float64, r *R
 		return err
 	}
 	p.extract.fill(&p.norm, p.gray, w, h)
-	if err := p.extract.io.Run(ctx); err != nil {
+	if err := p.extract.model.IO.Run(ctx); err != nil {
 		return fmt.Errorf("extract: %w", err)
 	}
 	p.extract.find()
@@ -233,24 +242,13 @@ func image(f *sensors.Frame) (kernels.Image, error) {
 func (p *Pipeline) Close() error {
 	var errs []error
 	if p.extract != nil {
-		errs = append(errs, p.extract.close())
+		clear(p.extract.found[:cap(p.extract.found)])
+		errs = append(errs, p.extract.model.Close())
 	}
 	if p.describe != nil {
-		errs = append(errs, p.describe.close())
+		errs = append(errs, p.describe.model.Close())
 	}
 	clear(p.gray)
 	clear(p.spare)
-	return errors.Join(errs...)
-}
-
-// closeBoth closes an IO, then its engine; either may be nil.
-func closeBoth(io infer.IO, eng infer.Engine) error {
-	var errs []error
-	if io != nil {
-		errs = append(errs, io.Close())
-	}
-	if eng != nil {
-		errs = append(errs, eng.Close())
-	}
 	return errors.Join(errs...)
 }
