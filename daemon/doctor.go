@@ -180,9 +180,9 @@ func (a *app) openFindings(ctx context.Context, cfg config.Config) []finding {
 // statusFindings are what a status says.
 func statusFindings(s core.Status) []finding {
 	list := []finding{{"device", good, s.Device}, {"TPM", good, s.TPM},
-		{"store", good, fmt.Sprintf("%d people, %d templates", s.Subjects, s.Templates)}}
-	if s.Model != "" {
-		list = append(list, finding{"model", good, s.Model})
+		{"store", good, fmt.Sprintf("%d people", s.Subjects)}}
+	for _, m := range s.Models {
+		list = append(list, finding{m.Modality, good, modelText(m)})
 	}
 	for _, d := range s.Degraded {
 		part, reason, _ := strings.Cut(d, ": ")

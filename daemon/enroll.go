@@ -17,16 +17,19 @@ import (
 func (a *app) enrollCommand() *cobra.Command {
 	var q api.EnrollRequest
 	c := &cobra.Command{
-		Use:   "enroll --name NAME (PICTURE... | --sensor SENSOR)",
+		Use:   "enroll (--name NAME | --subject ID) (PICTURE... | --sensor SENSOR)",
 		Short: "Enrol a person from pictures, or at a sensor",
-		Long: "Enrol a person from several JPEG or PNG pictures, or live at a sensor of the running daemon.\n" +
-			"Pictures without one clear face of good quality are refused one by one; a file that cannot be\n" +
-			"read ends the command before anybody is enrolled. --name - reads the name from standard input,\n" +
-			"so that it does not appear in the list of processes.",
+		Long: "Enrol a person from several JPEG or PNG pictures of the face, or of one finger with --modality finger,\n" +
+			"or live at a sensor of the running daemon. --subject adds to a person who is enrolled: a finger to a\n" +
+			"face, or another finger. Pictures without one clear face or finger of good quality are refused one by\n" +
+			"one; a file that cannot be read ends the command before anybody is enrolled. --name - reads the name\n" +
+			"from standard input, so that it does not appear in the list of processes.",
 		RunE: func(c *cobra.Command, files []string) error {
 			switch {
-			case q.Name == "":
-				return usageError(c, "enroll needs --name")
+			case (q.Name == "") == (q.Subject == ""):
+				return usageError(c, "enroll needs --name, or --subject of a person who is enrolled")
+			case q.Sensor != "" && (q.Modality != "" || q.DPI != 0):
+				return usageError(c, "what a sensor sees stands in the configuration: leave out --modality and --dpi")
 			case (len(files) == 0) == (q.Sensor == ""):
 				return usageError(c, "enroll needs either pictures or --sensor")
 			case len(files) > core.MaxSamples:
@@ -42,7 +45,9 @@ func (a *app) enrollCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&q.Name, "name", "", "name of the person; - reads it from standard input")
+	c.Flags().StringVar(&q.Subject, "subject", "", "id of a person who is enrolled already")
 	c.Flags().StringVar(&q.Sensor, "sensor", "", "take the samples at this sensor")
+	pictureFlags(c, &q.Modality, &q.DPI)
 	return c
 }
 
@@ -81,6 +86,12 @@ func (a *app) enroll(ctx context.Context, q api.EnrollRequest, files []string) e
 	})
 }
 
+// pictureFlags adds the flags that say what a picture shows.
+func pictureFlags(c *cobra.Command, modality *string, dpi *float64) {
+	c.Flags().StringVar(modality, "modality", "", "what the picture shows: face (also if empty) or finger")
+	c.Flags().Float64Var(dpi, "dpi", 0, "pixels per inch of a fingerprint; 0 means 500")
+}
+
 // printRefused says of each picture that was not taken why.
 func (a *app) printRefused(list []core.Refused, files []string) {
 	for _, r := range list {
@@ -92,7 +103,7 @@ func (a *app) printRefused(list []core.Refused, files []string) {
 
 func (a *app) enrollAt(ctx context.Context, q api.EnrollRequest) error {
 	return a.withDaemon(ctx, "enrolment at a sensor", func(c *api.Client) error {
-		fmt.Fprintf(a.env.Stderr, "look into sensor %s ...\n", q.Sensor)
+		fmt.Fprintf(a.env.Stderr, "waiting at sensor %s: look into the camera, or touch the reader several times ...\n", q.Sensor)
 		e, err := c.Enroll(ctx, q)
 		if err != nil {
 			return hint(err, fmt.Sprintf("`%s` lists the sensors", a.command("status")), "no_sensor")

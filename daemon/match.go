@@ -14,33 +14,33 @@ import (
 )
 
 func (a *app) verifyCommand() *cobra.Command {
-	var subject string
+	var q api.MatchRequest
 	c := &cobra.Command{
 		Use:   "verify --subject ID PICTURE",
 		Short: "Compare a picture with one enrolled person (1:1)",
-		Long: "Compare the one clear face of a JPEG or PNG picture with an enrolled person; - reads the picture\n" +
-			"from standard input. The exit code is 0 for a match and 3 for anything else, also for a person\n" +
+		Long: "Compare the one clear face of a JPEG or PNG picture, or the finger with --modality finger, with an\n" +
+			"enrolled person; - reads the picture from standard input. The exit code is 0 for a match and 3 for anything else, also for a person\n" +
 			"who is locked after too many failures, and for a presentation attack (a picture or a screen instead\n" +
 			"of the person) where policy.liveness is \"required\".",
 		Args: exactly("a PICTURE"),
 		RunE: func(c *cobra.Command, files []string) error {
-			if subject == "" {
+			if q.Subject == "" {
 				return usageError(c, "verify needs --subject: `%s` lists the ids", a.command("subjects"))
 			}
-			return a.verify(c.Context(), subject, files[0])
+			return a.verify(c.Context(), q, files[0])
 		},
 	}
-	c.Flags().StringVar(&subject, "subject", "", "id of the claimed person")
+	c.Flags().StringVar(&q.Subject, "subject", "", "id of the claimed person")
+	pictureFlags(c, &q.Modality, &q.DPI)
 	return c
 }
 
-func (a *app) verify(ctx context.Context, subject, file string) error {
-	data, err := a.readPicture(file)
-	if err != nil {
+func (a *app) verify(ctx context.Context, q api.MatchRequest, file string) (err error) {
+	if q.Picture, err = a.readPicture(file); err != nil {
 		return err
 	}
 	return a.with(ctx, func(c *api.Client) error {
-		d, err := c.Verify(ctx, subject, data)
+		d, err := c.VerifyPicture(ctx, q)
 		if err != nil {
 			return a.ofSubject(ofPicture(file, err))
 		}
@@ -54,19 +54,20 @@ func (a *app) ofSubject(err error) error {
 }
 
 func (a *app) identifyCommand() *cobra.Command {
-	return &cobra.Command{
+	var q api.MatchRequest
+	c := &cobra.Command{
 		Use:   "identify PICTURE",
-		Short: "Search the faces of a picture among all enrolled people (1:N)",
-		Long: "Search every face of a JPEG or PNG picture among all enrolled people; - reads the picture from\n" +
-			"standard input. The exit code is 0 if at least one of them was found there, else 3.",
+		Short: "Search the faces of a picture, or its finger, among all enrolled people (1:N)",
+		Long: "Search every face of a JPEG or PNG picture, or the finger with --modality finger, among all enrolled\n" +
+			"people; - reads the picture from standard input. The exit code is 0 if at least one of them was\n" +
+			"found there, else 3.",
 		Args: exactly("a PICTURE"),
-		RunE: func(c *cobra.Command, files []string) error {
-			data, err := a.readPicture(files[0])
-			if err != nil {
+		RunE: func(c *cobra.Command, files []string) (err error) {
+			if q.Picture, err = a.readPicture(files[0]); err != nil {
 				return err
 			}
 			return a.with(c.Context(), func(cl *api.Client) error {
-				list, err := cl.Identify(c.Context(), data)
+				list, err := cl.IdentifyPicture(c.Context(), q)
 				if err != nil {
 					return ofPicture(files[0], err)
 				}
@@ -74,6 +75,8 @@ func (a *app) identifyCommand() *cobra.Command {
 			})
 		},
 	}
+	pictureFlags(c, &q.Modality, &q.DPI)
+	return c
 }
 
 // decisions prints decisions; without any match the exit code says so.

@@ -34,7 +34,7 @@ func (a *app) readPicture(path string) ([]byte, error) {
 }
 
 // aboutPicture are the codes of problems with the content of a picture.
-var aboutPicture = []string{"no_face", "several_faces", "picture_format", "picture_too_large", "picture_empty", "picture_broken"}
+var aboutPicture = []string{"no_face", "no_finger", "picture_unfit", "several_faces", "picture_format", "picture_too_large", "picture_empty", "picture_broken"}
 
 // ofPicture adds the name of the file to a problem with its content.
 func ofPicture(path string, err error) error {

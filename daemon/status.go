@@ -73,7 +73,10 @@ func printStatus(w io.Writer, s deviceStatus) {
 	for _, n := range s.Notes {
 		fmt.Fprintf(w, "  note     %s\n", n)
 	}
-	fmt.Fprintf(w, "TPM      %s\nruntime  %s\nmodel    %s\npeople   %d with %d templates\n", s.TPM, orDash(s.Runtime), orDash(s.Model), s.Subjects, s.Templates)
+	fmt.Fprintf(w, "TPM      %s\nruntime  %s\npeople   %d\n", s.TPM, orDash(s.Runtime), s.Subjects)
+	for _, m := range s.Models {
+		fmt.Fprintf(w, "%-8s %s\n", m.Modality, modelText(m))
+	}
 	fmt.Fprintf(w, "outbox   %d records, %s, %d dropped since the store was made\n", s.Outbox.Records, bytesText(int64(s.Outbox.Bytes)), s.Outbox.Dropped)
 	if f := s.Fleet; f != nil {
 		fmt.Fprintf(w, "fleet    %s, session %d, %d acknowledged\n", connected(f.Connected), f.Session, f.Acknowledged)
@@ -83,6 +86,15 @@ func printStatus(w io.Writer, s deviceStatus) {
 		fmt.Fprintln(w)
 		printLatencies(w, s.Latency)
 	}
+}
+
+// modelText is a bundle in use in words.
+func modelText(m core.ModelStatus) string {
+	text := m.ID
+	if m.BuiltIn {
+		text += " (built in)"
+	}
+	return fmt.Sprintf("%s, %d people with %d templates", text, m.Subjects, m.Templates)
 }
 
 func connected(yes bool) string {
@@ -98,11 +110,11 @@ func printSensors(w io.Writer, list []core.SensorStatus) {
 	}
 	var rows [][]string
 	for _, s := range list {
-		rows = append(rows, []string{s.Name, s.Driver, s.State, fmt.Sprint(s.Frames), fmt.Sprint(s.Dropped),
+		rows = append(rows, []string{s.Name, s.Driver, s.Modality, s.State, fmt.Sprint(s.Frames), fmt.Sprint(s.Dropped),
 			fmt.Sprint(s.Skipped + s.Malformed), fmt.Sprint(s.Stale), s.Reason})
 	}
 	fmt.Fprintln(w)
-	table(w, []string{"SENSOR", "DRIVER", "STATE", "FRAMES", "DROPPED", "BROKEN", "LATE", "REASON"}, rows)
+	table(w, []string{"SENSOR", "DRIVER", "SEES", "STATE", "FRAMES", "DROPPED", "BROKEN", "LATE", "REASON"}, rows)
 }
 
 func printLatencies(w io.Writer, list []core.Latency) {

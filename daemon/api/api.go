@@ -152,13 +152,24 @@ func (h *handler) enroll(r request) (any, error) {
 	if err := body(r, &q); err != nil {
 		return nil, err
 	}
+	who := core.Person{Name: q.Name, Subject: q.Subject}
 	switch {
+	case q.Name != "" && q.Subject != "":
+		return nil, fmt.Errorf("%w: a name for a new person or the subject of a known one, not both", errBadRequest)
 	case q.Sensor != "" && len(q.Pictures) > 0:
 		return nil, fmt.Errorf("%w: pictures or a sensor, not both", errBadRequest)
 	case q.Sensor != "":
-		return h.app.EnrollAt(r.Context(), q.Name, q.Sensor)
+		return h.app.EnrollPersonAt(r.Context(), who, q.Sensor)
 	}
-	return h.app.Enroll(r.Context(), q.Name, q.Pictures)
+	u, err := h.app.Unit(q.Modality)
+	if err != nil {
+		return nil, err
+	}
+	pictures := make([]core.Picture, len(q.Pictures))
+	for i, data := range q.Pictures {
+		pictures[i] = core.Picture{Data: data, DPI: q.DPI}
+	}
+	return u.Enroll(r.Context(), who, pictures)
 }
 
 func (h *handler) verify(r request) (any, error) {
@@ -166,7 +177,11 @@ func (h *handler) verify(r request) (any, error) {
 	if err := body(r, &q); err != nil {
 		return nil, err
 	}
-	return h.app.Verify(r.Context(), q.Subject, q.Picture)
+	u, err := h.app.Unit(q.Modality)
+	if err != nil {
+		return nil, err
+	}
+	return u.Verify(r.Context(), q.Subject, core.Picture{Data: q.Picture, DPI: q.DPI})
 }
 
 func (h *handler) identify(r request) (any, error) {
@@ -177,7 +192,11 @@ func (h *handler) identify(r request) (any, error) {
 	if q.Subject != "" {
 		return nil, fmt.Errorf("%w: identify takes no subject: verify compares with one", errBadRequest)
 	}
-	return h.app.Identify(r.Context(), q.Picture)
+	u, err := h.app.Unit(q.Modality)
+	if err != nil {
+		return nil, err
+	}
+	return u.Identify(r.Context(), core.Picture{Data: q.Picture, DPI: q.DPI})
 }
 
 func (h *handler) subjects(r request) (any, error) {

@@ -236,9 +236,9 @@ func TestClients(t *testing.T) {
 		{"nobody", func(c *Client) (any, error) {
 			return c.Verify(t.Context(), strings.Repeat("0", 32), pics[0])
 		}, "not_found"},
-		{"inspect", func(c *Client) (any, error) { return c.Model(t.Context(), a.Status().Model) }, ""},
+		{"inspect", func(c *Client) (any, error) { return c.Model(t.Context(), a.Status().Models[0].ID) }, ""},
 		{"verify the bundle", func(c *Client) (any, error) {
-			r, err := c.VerifyModel(t.Context(), a.Status().Model)
+			r, err := c.VerifyModel(t.Context(), a.Status().Models[0].ID)
 			for i := range r.WarmUps {
 				r.WarmUps[i].Milliseconds = 0
 			}
@@ -246,7 +246,7 @@ func TestClients(t *testing.T) {
 		}, ""},
 		{"export", func(c *Client) (any, error) {
 			h := sha256.New()
-			err := c.ExportModel(t.Context(), a.Status().Model, h)
+			err := c.ExportModel(t.Context(), a.Status().Models[0].ID, h)
 			return h.Sum(nil), err
 		}, ""},
 		{"export nothing", func(c *Client) (any, error) { return nil, c.ExportModel(t.Context(), "nothing", io.Discard) }, "no_model_bundle"},
@@ -255,7 +255,7 @@ func TestClients(t *testing.T) {
 			return c.ImportModel(t.Context(), ImportRequest{Path: infertest.Data(t, "models"), Preset: "face"})
 		}, ""},
 		{"remove the bundle in use", func(c *Client) (any, error) {
-			return nil, c.RemoveModel(t.Context(), a.Status().Model)
+			return nil, c.RemoveModel(t.Context(), a.Status().Models[0].ID)
 		}, "model_in_use"},
 		{"remove a strange id", func(c *Client) (any, error) { return nil, c.RemoveModel(t.Context(), "../x?y#z") }, "no_model_bundle"},
 		{"delete a strange id", func(c *Client) (any, error) { return nil, c.DeleteSubject(t.Context(), "../x?y#z") }, "invalid"},

@@ -139,15 +139,25 @@ func (c *Client) Enroll(ctx context.Context, q EnrollRequest) (e core.Enrolled, 
 	return e, err
 }
 
-// Verify compares a picture with one person.
-func (c *Client) Verify(ctx context.Context, subject string, picture []byte) (d core.Decision, err error) {
-	err = c.do(ctx, http.MethodPost, "/v1/verify", MatchRequest{Subject: subject, Picture: picture}, &d)
+// Verify compares a picture of a face with one person.
+func (c *Client) Verify(ctx context.Context, subject string, picture []byte) (core.Decision, error) {
+	return c.VerifyPicture(ctx, MatchRequest{Subject: subject, Picture: picture})
+}
+
+// VerifyPicture compares a picture with one person.
+func (c *Client) VerifyPicture(ctx context.Context, q MatchRequest) (d core.Decision, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/verify", q, &d)
 	return d, err
 }
 
 // Identify searches the faces of a picture.
-func (c *Client) Identify(ctx context.Context, picture []byte) (list []core.Decision, err error) {
-	err = c.do(ctx, http.MethodPost, "/v1/identify", MatchRequest{Picture: picture}, &list)
+func (c *Client) Identify(ctx context.Context, picture []byte) ([]core.Decision, error) {
+	return c.IdentifyPicture(ctx, MatchRequest{Picture: picture})
+}
+
+// IdentifyPicture searches the faces of a picture, or its finger.
+func (c *Client) IdentifyPicture(ctx context.Context, q MatchRequest) (list []core.Decision, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/identify", q, &list)
 	return list, err
 }
 

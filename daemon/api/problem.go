@@ -11,6 +11,7 @@ import (
 	"vigil/daemon/core"
 	"vigil/daemon/vault"
 	"vigil/infer"
+	"vigil/infer/finger"
 	"vigil/infer/ort"
 	"vigil/infer/preset"
 	"vigil/sensors/picture"
@@ -45,6 +46,9 @@ var kinds = []struct {
 	{core.ErrModality, http.StatusUnprocessableEntity, "modality"},
 	{core.ErrPresentationAttack, http.StatusUnprocessableEntity, "presentation_attack"},
 	{core.ErrNoFace, http.StatusUnprocessableEntity, "no_face"},
+	{core.ErrNoFinger, http.StatusUnprocessableEntity, "no_finger"},
+	{finger.ErrFormat, http.StatusUnprocessableEntity, "picture_unfit"},
+	{core.ErrOff, http.StatusServiceUnavailable, "off"},
 	{core.ErrSeveralFaces, http.StatusUnprocessableEntity, "several_faces"},
 	{core.ErrQuality, http.StatusUnprocessableEntity, "quality"},
 	{core.ErrSamples, http.StatusUnprocessableEntity, "samples"},

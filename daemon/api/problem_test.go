@@ -14,6 +14,7 @@ import (
 	"vigil/daemon/core"
 	"vigil/daemon/vault"
 	"vigil/infer"
+	"vigil/infer/finger"
 	"vigil/infer/ort"
 	"vigil/infer/preset"
 	"vigil/sensors/picture"
@@ -42,6 +43,9 @@ func TestEveryProblem(t *testing.T) {
 		{core.ErrModality, 422, "modality"},
 		{core.ErrPresentationAttack, 422, "presentation_attack"},
 		{core.ErrNoFace, 422, "no_face"},
+		{core.ErrNoFinger, 422, "no_finger"},
+		{finger.ErrFormat, 422, "picture_unfit"},
+		{core.ErrOff, 503, "off"},
 		{core.ErrSeveralFaces, 422, "several_faces"},
 		{core.ErrQuality, 422, "quality"},
 		{core.ErrSamples, 422, "samples"},

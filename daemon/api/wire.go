@@ -16,7 +16,10 @@ const (
 
 // EnrollRequest enrols a person, from pictures or at a sensor: one of the two.
 type EnrollRequest struct {
-	Name     string   `json:"name"`
+	Name     string   `json:"name,omitempty"`
+	Subject  string   `json:"subject,omitempty"`  // adds to a person who is enrolled; then without a name
+	Modality string   `json:"modality,omitempty"` // of the pictures: "face" or "finger"
+	DPI      float64  `json:"dpi,omitempty"`      // of pictures of fingers; 500 if left out
 	Pictures [][]byte `json:"pictures,omitempty"` // JPEG or PNG
 	Sensor   string   `json:"sensor,omitempty"`
 }
@@ -25,6 +28,9 @@ type EnrollRequest struct {
 type MatchRequest struct {
 	Subject string `json:"subject,omitempty"` // verify only
 	Picture []byte `json:"picture"`
+	// Modality is what the picture shows: "face" or "finger"; DPI is the resolution of a finger's, 500 if left out.
+	Modality string  `json:"modality,omitempty"`
+	DPI      float64 `json:"dpi,omitempty"`
 }
 
 // ImportRequest names a bundle on the device's disk.

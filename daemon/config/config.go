@@ -55,8 +55,8 @@ type Runtime struct {
 
 // Models names the bundles in use.
 type Models struct {
-	Face   string `toml:"face"`   // id of an imported bundle; empty takes the only one of its modality
-	Finger string `toml:"finger"` // likewise
+	Face   string `toml:"face"`   // id of an imported bundle; empty takes the only one of its modality, "off" recognises no faces
+	Finger string `toml:"finger"` // likewise; empty and none imported takes the one in the binary
 }
 
 // Policy decides what a score means. A threshold of 0 is the bundle's own.
@@ -79,6 +79,17 @@ type Policy struct {
 	FrameDeadline      Duration `toml:"frame_deadline"` // a frame that takes longer is given up
 	EnrollTimeout      Duration `toml:"enroll_timeout"` // an enrolment at a sensor ends after this
 	APIQueue           int      `toml:"api_queue"`      // requests that may wait for the engines; more are refused
+
+	Finger FingerPolicy `toml:"finger"` // what differs for fingers
+}
+
+// FingerPolicy are thresholds and floors for fingers; the rest of the policy is common.
+type FingerPolicy struct {
+	VerifyThreshold    float64 `toml:"verify_threshold"`
+	IdentifyThreshold  float64 `toml:"identify_threshold"`
+	DuplicateThreshold float64 `toml:"duplicate_threshold"`
+	EnrollQuality      float64 `toml:"enroll_quality"`
+	ProbeQuality       float64 `toml:"probe_quality"`
 }
 
 // Values of Policy.Liveness.
@@ -111,17 +122,36 @@ type Log struct {
 
 // Sensor is one source of frames.
 type Sensor struct {
-	Name   string  `toml:"name"`
-	Driver string  `toml:"driver"` // replay
-	Path   string  `toml:"path"`
-	Rate   float64 `toml:"rate"`  // frames per second, 0 is the recording's own
-	Speed  float64 `toml:"speed"` // 0 and 1 are real time
-	Step   bool    `toml:"step"`  // every frame, as fast as they are taken: nothing is dropped
-	Loop   bool    `toml:"loop"`
-	Repeat int     `toml:"repeat"` // times each picture is shown
-	Width  int     `toml:"width"`  // pixels, raw recordings only
-	Height int     `toml:"height"`
+	Name   string `toml:"name"`
+	Driver string `toml:"driver"` // DriverReplay, DriverSynth
+	// Modality is what the sensor sees: "face" (also if empty) or "finger".
+	Modality string  `toml:"modality"`
+	DPI      float64 `toml:"dpi"` // fingerprint readers: pixels per inch; 0 means 500
+	Path     string  `toml:"path"`
+	Rate     float64 `toml:"rate"`  // frames per second, 0 is the recording's own
+	Speed    float64 `toml:"speed"` // 0 and 1 are real time
+	Step     bool    `toml:"step"`  // every frame, as fast as they are taken: nothing is dropped
+	Loop     bool    `toml:"loop"`
+	Repeat   int     `toml:"repeat"` // times each picture is shown
+	Width    int     `toml:"width"`  // pixels, raw recordings only
+	Height   int     `toml:"height"`
+
+	// Of generated fingers: those of Seed, Seed+1, ..., each touching Impressions times, for the FirstTouch-th time first.
+	Seed        int64  `toml:"seed"`
+	Fingers     int    `toml:"fingers"`     // 0 is without end
+	Impressions int    `toml:"impressions"` // 0 means 1
+	FirstTouch  int64  `toml:"first_touch"`
+	Severity    string `toml:"severity"` // easy (also if empty), normal, hard
 }
+
+// Values of Sensor.Driver.
+const (
+	DriverReplay = "replay" // recordings
+	DriverSynth  = "synth"  // generated fingerprints of nobody
+)
+
+// Severities are the values of Sensor.Severity, in the order of sensors/synth.
+var Severities = []string{"easy", "normal", "hard"}
 
 // Duration is a time.Duration written as "1.5s".
 type Duration time.Duration
@@ -151,6 +181,7 @@ func Default() Config {
 			EventHold: Duration(2 * time.Second), MaxFailures: 5, FailureWindow: Duration(time.Minute),
 			Lockout: Duration(5 * time.Minute), AuditUnknown: true, FrameDeadline: Duration(2 * time.Second),
 			EnrollTimeout: Duration(30 * time.Second), APIQueue: 16,
+			Finger: FingerPolicy{EnrollQuality: 0.3, ProbeQuality: 0.05},
 		},
 		Fleet: Fleet{Tenant: "default"},
 		Log:   Log{Level: "info", Format: "text"},

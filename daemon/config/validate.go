@@ -93,6 +93,15 @@ func (v *validator) policy(p *Policy) {
 	} {
 		v.require(n >= 1 && n <= 16, "policy."+key, "%d: 1 to 16", n)
 	}
+	for key, n := range map[string]float64{
+		"verify_threshold": p.Finger.VerifyThreshold, "identify_threshold": p.Finger.IdentifyThreshold,
+		"duplicate_threshold": p.Finger.DuplicateThreshold,
+	} {
+		v.require(n >= 0 && n < 1, "policy.finger."+key, "%v: from 0 (the bundle's own) to below 1", n)
+	}
+	for key, n := range map[string]float64{"enroll_quality": p.Finger.EnrollQuality, "probe_quality": p.Finger.ProbeQuality} {
+		v.require(n >= 0 && n <= 1, "policy.finger."+key, "%v: 0 to 1", n)
+	}
 	v.require(p.APIQueue >= 1 && p.APIQueue <= 1024, "policy.api_queue", "%d: 1 to 1024", p.APIQueue)
 	v.require(p.MaxFailures >= 0 && p.MaxFailures <= 100, "policy.max_failures", "%d: 0 (never) to 100", p.MaxFailures)
 	for key, d := range map[string]Duration{
@@ -144,12 +153,30 @@ func (v *validator) sensors(list []Sensor) {
 		v.require(namePattern.MatchString(s.Name), key+".name", "%q: 1 to 63 of a-z, 0-9 and dash", s.Name)
 		v.require(!seen[s.Name], key+".name", "%q is used twice", s.Name)
 		seen[s.Name] = true
-		v.oneOf(key+".driver", s.Driver, "replay")
-		v.require(filepath.IsAbs(s.Path), key+".path", "%q must be an absolute path", s.Path)
+		v.oneOf(key+".driver", s.Driver, DriverReplay, DriverSynth)
+		v.oneOf(key+".modality", s.Modality, "", "face", "finger")
+		v.require(s.DPI == 0 || s.DPI >= 250 && s.DPI <= 2000, key+".dpi", "%v: 250 to 2000 pixels per inch, or 0", s.DPI)
+		v.require(s.Driver == DriverSynth || filepath.IsAbs(s.Path), key+".path", "%q must be an absolute path", s.Path)
+		if s.Driver == DriverSynth {
+			v.synth(key, &s)
+		}
 		v.require(s.Rate >= 0 && s.Rate <= 1000, key+".rate", "%v: 0 to 1000 frames per second", s.Rate)
 		v.require(s.Speed >= 0 && s.Speed <= 1000, key+".speed", "%v: 0 to 1000", s.Speed)
 		v.require(s.Repeat >= 0 && s.Repeat <= 1000, key+".repeat", "%d: 0 to 1000", s.Repeat)
 		v.require(s.Width >= 0 && s.Width <= maxSide, key+".width", "%d: 0 to %d pixels", s.Width, maxSide)
 		v.require(s.Height >= 0 && s.Height <= maxSide, key+".height", "%d: 0 to %d pixels", s.Height, maxSide)
 	}
+}
+
+// synth checks a reader of generated fingers.
+func (v *validator) synth(key string, s *Sensor) {
+	v.require(s.Modality == "finger", key+".modality", "%q: the driver synth makes fingers: \"finger\"", s.Modality)
+	v.require(s.Path == "", key+".path", "the driver synth reads no file: leave it out")
+	v.oneOf(key+".severity", s.Severity, append([]string{""}, Severities...)...)
+	v.require(s.Seed >= 0 && s.FirstTouch >= 0, key+".seed", "seed and first_touch are 0 or more")
+	v.require(s.Fingers >= 0 && s.Fingers <= 1<<30, key+".fingers", "%d: 0 (without end) to %d", s.Fingers, 1<<30)
+	v.require(s.Impressions >= 0 && s.Impressions <= 1000, key+".impressions", "%d: 0 to 1000", s.Impressions)
+	v.require(s.Width == 0 && s.Height == 0 || min(s.Width, s.Height) >= 64 && max(s.Width, s.Height) <= 2048, key+".width",
+		"%d x %d: width and height are 64 to 2048 pixels, or both left out", s.Width, s.Height)
+	v.require(s.DPI == 0 || s.DPI <= 1000, key+".dpi", "%v: the driver synth makes 250 to 1000", s.DPI)
 }

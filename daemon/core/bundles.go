@@ -13,9 +13,10 @@ import (
 	"vigil/daemon/config"
 	"vigil/daemon/decide"
 	"vigil/infer"
+	"vigil/infer/builtin"
 	"vigil/infer/face"
+	"vigil/infer/finger"
 	"vigil/infer/ort"
-	"vigil/store"
 )
 
 // modality is how bundles of one modality are judged before they are taken.
@@ -28,8 +29,15 @@ type modality struct {
 
 // modalities holds the pipelines of this version. A bundle of another modality is not imported, for nobody could run it.
 var modalities = map[string]modality{
-	"face": {check: face.Check, trial: func(ctx context.Context, rt infer.Runtime, m *infer.Model) error {
+	Face: {check: face.Check, trial: func(ctx context.Context, rt infer.Runtime, m *infer.Model) error {
 		p, err := face.New(ctx, rt, m)
+		if err != nil {
+			return err
+		}
+		return p.Close()
+	}},
+	Finger: {check: finger.Check, trial: func(ctx context.Context, rt infer.Runtime, m *infer.Model) error {
+		p, err := finger.New(ctx, rt, m)
 		if err != nil {
 			return err
 		}
@@ -54,7 +62,7 @@ func (a *Appliance) openModels(ctx context.Context) error {
 	if a.runtime == nil {
 		rt, err := ort.Open(ort.Options{Library: a.cfg.Runtime.Library, Threads: a.cfg.Runtime.Threads})
 		if errors.Is(err, ort.ErrNoLibrary) {
-			a.unready = err
+			a.unready, a.face.unready, a.finger.unready = err, err, err
 			a.health.degrade("runtime", err)
 			return nil
 		}
@@ -63,13 +71,15 @@ func (a *Appliance) openModels(ctx context.Context) error {
 		}
 		a.runtime = rt
 	}
-	err := a.loadModels(ctx)
-	if ctx.Err() != nil {
-		return err
-	}
-	if err != nil {
-		a.unready = err
-		a.health.degrade("model", err)
+	for _, u := range a.units() {
+		err := u.load(ctx)
+		if ctx.Err() != nil {
+			return err
+		}
+		u.unready = err
+		if err != nil && !errors.Is(err, ErrOff) {
+			a.health.degrade("model", err)
+		}
 	}
 	return nil
 }
@@ -77,27 +87,60 @@ func (a *Appliance) openModels(ctx context.Context) error {
 // startable is why the appliance must not run: models that are there but cannot be used as configured. Without any it
 // runs, degraded, and waits for them.
 func (a *Appliance) startable() error {
-	if a.unready == nil || errors.Is(a.unready, ErrNoModel) || errors.Is(a.unready, ort.ErrNoLibrary) {
-		return nil
-	}
-	return a.unready
-}
-
-// loadModels loads the bundles in use, one a modality.
-func (a *Appliance) loadModels(ctx context.Context) error {
-	if id := a.cfg.Models.Finger; id != "" {
-		if _, ok := modalities["finger"]; !ok {
-			return fmt.Errorf("models.finger = %q: %w: this version runs no finger bundles: remove the key from the configuration", id, ErrModality)
+	for _, u := range a.units() {
+		if err := u.unready; err != nil && !errors.Is(err, ErrNoModel) && !errors.Is(err, ort.ErrNoLibrary) && !errors.Is(err, ErrOff) {
+			return err
 		}
 	}
-	m, err := a.choose("face", a.cfg.Models.Face)
+	return nil
+}
+
+// off as the name of a bundle switches the modality off.
+const off = "off"
+
+// load brings up the bundle in use. Errors: ErrOff, ErrNoModel, ErrModelChoice, ErrNoLiveness, those of the bundle.
+func (u *Unit) load(ctx context.Context) error {
+	a := u.app
+	configured := a.cfg.Models.Face
+	if u.kind == Finger {
+		configured = a.cfg.Models.Finger
+	}
+	if configured == off {
+		return fmt.Errorf("models.%s is \"off\": %w", u.kind, ErrOff)
+	}
+	m, err := a.choose(u.kind, configured)
 	if err != nil {
 		return err
+	}
+	if m == nil && u.kind == Finger {
+		u.builtIn = true
+		if m, err = builtin.Finger(); err != nil {
+			return err
+		}
 	}
 	if m == nil {
 		return ErrNoModel
 	}
-	return a.useFace(ctx, m)
+	if u.kind == Finger {
+		return u.loadFinger(ctx, m)
+	}
+	return u.loadFace(ctx, m)
+}
+
+// unitOf is the unit of a bundle's modality, which is one of this version.
+func (a *Appliance) unitOf(m *infer.Manifest) *Unit {
+	if m.Modality == Finger {
+		return a.finger
+	}
+	return a.face
+}
+
+// inUseBy is the modality that works with the bundle.
+func (a *Appliance) inUseBy(id string) string {
+	if a.finger.rec != nil && a.finger.rec.ModelID() == id {
+		return Finger
+	}
+	return Face
 }
 
 // choose finds the bundle of a modality that is to be used: the configured one, else the only one that there is; nil if
@@ -135,24 +178,31 @@ func (a *Appliance) choose(kind, configured string) (*infer.Model, error) {
 		ErrModelChoice, len(found), kind, strings.Join(names, ", "), kind)
 }
 
-// useFace brings up the pipeline of the face bundle in use, and the gallery and policy with it.
-func (a *Appliance) useFace(ctx context.Context, m *infer.Model) error {
-	pipe, err := face.New(ctx, a.runtime, m)
+// loadFace brings up the pipeline of a face bundle.
+func (u *Unit) loadFace(ctx context.Context, m *infer.Model) error {
+	pipe, err := face.New(ctx, u.app.runtime, m)
 	if err != nil {
 		return err
 	}
-	id := m.Manifest.ID
-	if err := setLiveness(pipe, a.cfg.Policy, id); err != nil {
+	err = setLiveness(pipe, u.app.cfg.Policy, m.Manifest.ID)
+	if err == nil {
+		err = u.use(newFaceSight(pipe), m.Manifest, makePolicy(u.app.cfg.Policy, m.Manifest), nil)
+	}
+	if err != nil {
 		return errors.Join(err, pipe.Close())
 	}
-	gallery := a.store.Gallery(id)
-	if err := gallery.Accepts(id, pipe.Dimension()); err != nil {
+	return nil
+}
+
+// loadFinger brings up the pipeline of a finger bundle.
+func (u *Unit) loadFinger(ctx context.Context, m *infer.Model) error {
+	pipe, err := finger.New(ctx, u.app.runtime, m)
+	if err != nil {
+		return err
+	}
+	if err := u.use(newFingerSight(pipe), m.Manifest, fingerPolicy(u.app.cfg.Policy, m.Manifest), fingerComparer); err != nil {
 		return errors.Join(err, pipe.Close())
 	}
-	a.pipe, a.result, a.gallery = pipe, pipe.NewResult(), gallery
-	a.matches = make([]store.Match, 0, 1)
-	a.policy = makePolicy(a.cfg.Policy, m.Manifest)
-	a.health.recover("model")
 	return nil
 }
 
@@ -169,32 +219,47 @@ func setLiveness(p *face.Pipeline, c config.Policy, id string) error {
 	return err
 }
 
-// makePolicy completes the configured policy from the bundle.
-func makePolicy(c config.Policy, m *infer.Manifest) decide.Policy {
-	threshold := func(configured float64, own float32) float32 {
-		if configured > 0 {
-			return float32(configured)
-		}
-		return own
-	}
-	of := func(op decide.Operation) float32 { return m.Thresholds[string(op)].Score }
-	p := decide.Policy{
-		VerifyThreshold:    threshold(c.VerifyThreshold, of(decide.Verify)),
-		IdentifyThreshold:  threshold(c.IdentifyThreshold, of(decide.Identify)),
-		DuplicateThreshold: threshold(c.DuplicateThreshold, of(decide.Duplicate)),
-		EnrollQuality:      float32(c.EnrollQuality), ProbeQuality: float32(c.ProbeQuality),
+// basePolicy is what does not depend on a bundle.
+func basePolicy(c config.Policy) decide.Policy {
+	return decide.Policy{
+		EnrollQuality: float32(c.EnrollQuality), ProbeQuality: float32(c.ProbeQuality),
 		EnrollSamples: c.EnrollSamples, ConfirmFrames: c.ConfirmFrames, UnknownFrames: c.UnknownFrames,
 		EventHold: time.Duration(c.EventHold), MaxFailures: c.MaxFailures,
 		FailureWindow: time.Duration(c.FailureWindow), Lockout: time.Duration(c.Lockout),
 	}
+}
+
+// configuredOr is the configured score, or the bundle's own for 0.
+func configuredOr(configured float64, own float32) float32 {
+	if configured > 0 {
+		return float32(configured)
+	}
+	return own
+}
+
+// makePolicy completes the configured policy for faces from the bundle.
+func makePolicy(c config.Policy, m *infer.Manifest) decide.Policy {
+	of := func(op decide.Operation) float32 { return m.Thresholds[string(op)].Score }
+	p := basePolicy(c)
+	p.VerifyThreshold = configuredOr(c.VerifyThreshold, of(decide.Verify))
+	p.IdentifyThreshold = configuredOr(c.IdentifyThreshold, of(decide.Identify))
+	p.DuplicateThreshold = configuredOr(c.DuplicateThreshold, of(decide.Duplicate))
 	if c.Liveness == config.LivenessRequired {
-		p.RequireLiveness, p.LivenessThreshold = true, threshold(c.LivenessThreshold, m.Liveness.Score)
+		p.RequireLiveness, p.LivenessThreshold = true, configuredOr(c.LivenessThreshold, m.Liveness.Score)
 	}
 	return p
 }
 
-// inUse reports whether the device works with the bundle.
-func (a *Appliance) inUse(id string) bool { return a.pipe != nil && a.pipe.ModelID() == id }
+// fingerPolicy completes the configured policy for fingers from the bundle. Their liveness is not judged.
+func fingerPolicy(c config.Policy, m *infer.Manifest) decide.Policy {
+	of := func(op decide.Operation) float32 { return m.Thresholds[string(op)].Score }
+	p := basePolicy(c)
+	p.EnrollQuality, p.ProbeQuality = float32(c.Finger.EnrollQuality), float32(c.Finger.ProbeQuality)
+	p.VerifyThreshold = configuredOr(c.Finger.VerifyThreshold, of(decide.Verify))
+	p.IdentifyThreshold = configuredOr(c.Finger.IdentifyThreshold, of(decide.Identify))
+	p.DuplicateThreshold = configuredOr(c.Finger.DuplicateThreshold, of(decide.Duplicate))
+	return p
+}
 
 // openBundle is the model in a folder or a tar file at path. The returned function closes the file; the model's weights
 // cannot be read after it.

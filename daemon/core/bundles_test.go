@@ -83,7 +83,7 @@ func TestTheModelThatCannotRunIsRefused(t *testing.T) {
 			t.Errorf("%v does not say %q", err, word)
 		}
 	}
-	if list := must[[]core.ModelInfo](t)(a.Models()); len(list) != 0 {
+	if list := imported(t, a); len(list) != 0 {
 		t.Errorf("it was imported: %+v", list)
 	}
 }
@@ -97,7 +97,7 @@ func TestSeveralBundlesAreChosenByModality(t *testing.T) {
 	if !errors.Is(err, core.ErrModelChoice) || !strings.Contains(err.Error(), "fake-a, fake-b") || !strings.Contains(err.Error(), "models.face") {
 		t.Errorf("two and none chosen: %v", err)
 	}
-	list := must[[]core.ModelInfo](t)(a.Models())
+	list := imported(t, a)
 	if len(list) != 2 || list[0].InUse || list[1].InUse {
 		t.Errorf("%+v", list)
 	}
@@ -106,7 +106,7 @@ func TestSeveralBundlesAreChosenByModality(t *testing.T) {
 	}
 	closeApp(t, a)
 	a = d.Open(t)
-	if list := must[[]core.ModelInfo](t)(a.Models()); len(list) != 1 || !list[0].InUse || list[0].Runtime != "fake" {
+	if list := imported(t, a); len(list) != 1 || !list[0].InUse || list[0].Runtime != "fake" {
 		t.Errorf("the only one is not in use: %+v", list)
 	}
 	if err := a.RemoveModel(t.Context(), "fake-b"); !errors.Is(err, core.ErrModelInUse) {
@@ -120,11 +120,11 @@ func TestSeveralBundlesAreChosenByModality(t *testing.T) {
 		t.Errorf("one that is not there: %v", err)
 	}
 	closeApp(t, a)
-	d.Config.Models.Face, d.Config.Models.Finger = "", "finger-x"
+	d.Config.Models.Face, d.Config.Models.Finger = "", "fake-b"
 	a = d.Open(t)
 	defer closeApp(t, a)
-	if err := a.Start(t.Context()); !errors.Is(err, core.ErrModality) || !strings.Contains(err.Error(), "models.finger") {
-		t.Errorf("a finger bundle without a pipeline for it: %v", err)
+	if err := a.Start(t.Context()); !errors.Is(err, core.ErrModelChoice) || !strings.Contains(err.Error(), "models.finger") {
+		t.Errorf("a face bundle chosen for fingers: %v", err)
 	}
 }
 
@@ -147,7 +147,7 @@ func TestImportRefuses(t *testing.T) {
 		is                 error
 		want               string
 	}{
-		{"another modality", changed(func(m *infer.Manifest) { m.Modality = "finger" }), "", core.ErrModality, `it is for "finger", this version runs face`},
+		{"another modality", changed(func(m *infer.Manifest) { m.Modality = "finger" }), "", nil, `a finger bundle has "minutiae"`},
 		{"an unknown step", changed(func(m *infer.Manifest) { m.Stage("detect").Post.Name = "ssd" }), "", nil, `unknown name "ssd": there are "ultraface", "yunet"`},
 		{"an unknown kind", changed(func(m *infer.Manifest) { m.Stage("quality").Kind = "beauty" }), "", nil, `"quality" is missing`},
 		{"boxes without points", changed(func(m *infer.Manifest) {
@@ -168,9 +168,19 @@ func TestImportRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}
-	if list := must[[]core.ModelInfo](t)(a.Models()); len(list) != 0 {
+	if list := imported(t, a); len(list) != 0 {
 		t.Errorf("imported all the same: %+v", list)
 	}
+}
+
+// imported lists the bundles but the one in the binary.
+func imported(t *testing.T, a *core.Appliance) []core.ModelInfo {
+	t.Helper()
+	list := must[[]core.ModelInfo](t)(a.Models())
+	if len(list) == 0 || !list[0].BuiltIn || list[0].Modality != core.Finger || list[0].Problem != "" {
+		t.Fatalf("the bundle in the binary is not listed first: %+v", list)
+	}
+	return list[1:]
 }
 
 // variantOf is a bundle whose embedder has an int8 variant.
@@ -204,7 +214,7 @@ func TestTheVariantThatTheRuntimePrefersRuns(t *testing.T) {
 		d := daemontest.NewFake(t, rt, nil)
 		d.Import(t, variantOf(t, rt, "fake"), "")
 		a := d.Open(t)
-		info := must[[]core.ModelInfo](t)(a.Models())[0]
+		info := imported(t, a)[0]
 		i := slices.IndexFunc(info.Choices, func(c infer.Choice) bool { return c.Stage == "embed" })
 		if !info.InUse || i < 0 || info.Choices[i].File != c.file || !strings.Contains(info.Choices[i].Reason, c.why) {
 			t.Errorf("%v: %+v", c.prefers, info)

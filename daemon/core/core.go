@@ -3,8 +3,8 @@
 //
 // Promises: Open brings the parts up in the order TPM, keys, store, models, and Close takes them down in reverse; whatever
 // Open started is stopped again when it fails. A decision is announced only after it, its audit entry and its outbox
-// record are durable in one transaction; an enrolment is acknowledged only after the same. One pipeline serves all;
-// requests for it wait in a queue bounded by the policy, and are refused with ErrBusy when it is full. A sensor's frames
+// record are durable in one transaction; an enrolment is acknowledged only after the same. Each
+// modality has one pipeline; requests for it wait in a queue bounded by the policy, and are refused with ErrBusy when it is full. A sensor's frames
 // never queue: it takes the newest.
 //
 // It blocks where its callers' contexts allow. It does not parse command lines, speak HTTP, or start processes.
@@ -17,14 +17,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"vigil/daemon/config"
 	"vigil/daemon/decide"
 	"vigil/daemon/vault"
 	"vigil/infer"
-	"vigil/infer/face"
 	"vigil/secure"
 	"vigil/secure/tpm"
 	"vigil/sensors"
@@ -35,14 +33,16 @@ import (
 var (
 	// ErrBusy: the queue for the engines is full; try again.
 	ErrBusy = errors.New("all engines are busy: try again in a second")
-	// ErrNoModel: no face bundle is imported.
+	// ErrNoModel: no face bundle is imported. (A finger bundle is in the binary.)
 	ErrNoModel = errors.New("no face model is imported: run `vigild models import`")
 	// ErrNoFace: the picture shows no face.
 	ErrNoFace = errors.New("no face in the picture")
+	// ErrNoFinger: the picture shows no finger.
+	ErrNoFinger = errors.New("no finger in the picture")
 	// ErrSeveralFaces: it is not clear who is meant.
 	ErrSeveralFaces = errors.New("more than one face in the picture")
-	// ErrQuality: the face is too poor for the purpose.
-	ErrQuality = errors.New("quality of the face is too low")
+	// ErrQuality: the face or finger is too poor for the purpose.
+	ErrQuality = errors.New("quality is too low")
 	// ErrSamples: too few good pictures, or not of one person.
 	ErrSamples = errors.New("the samples cannot be enrolled")
 	// ErrDuplicate: the person is enrolled already.
@@ -51,6 +51,8 @@ var (
 	ErrNotEnrolled = errors.New("not enrolled with this model")
 	// ErrPresentationAttack: the face is judged to be a picture, a screen or a mask, not a living person.
 	ErrPresentationAttack = errors.New("judged a presentation attack")
+	// ErrOff: the configuration switches the modality off.
+	ErrOff = errors.New("switched off in the configuration")
 	// ErrModelChoice: it is not clear which of several bundles is to be used, or the chosen one does not fit.
 	ErrModelChoice = errors.New("no bundle can be chosen")
 	// ErrModality: this version has no pipeline for bundles of that modality.
@@ -88,18 +90,14 @@ type Appliance struct {
 	stats   *Stats
 	health  *health
 
-	engine  chan struct{} // holds one token: the right to use pipe and result
-	waiting atomic.Int32  // requests of the API that wait for it
-	pipe    *face.Pipeline
-	unready error // why pipe is nil
-	result  *face.Result
-	gallery *store.Gallery
-	policy  decide.Policy
-	matches []store.Match
+	face    *Unit
+	finger  *Unit
+	unready error // why there is no runtime
 
 	enrolling sync.Mutex
 	locksMu   sync.Mutex
 	locks     *decide.Lockouts
+	lockRules decide.Policy // what locks go by
 
 	pictures *sensors.Pool // for pictures of the API
 	sensorMu sync.Mutex
@@ -126,8 +124,9 @@ func Open(ctx context.Context, cfg config.Config, o Options) (_ *Appliance, err 
 	}
 	a := &Appliance{
 		cfg: cfg, log: o.Logger.With("room", "core"), now: o.Now, started: o.Now(), runtime: o.Runtime,
-		engine: make(chan struct{}, 1), pictures: sensors.NewPool(2), stats: newStats(), health: newHealth(o.Now),
+		pictures: sensors.NewPool(2), stats: newStats(), health: newHealth(o.Now),
 	}
+	a.face, a.finger = newUnit(a, Face), newUnit(a, Finger)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
@@ -149,7 +148,6 @@ func Open(ctx context.Context, cfg config.Config, o Options) (_ *Appliance, err 
 	if err = a.openModels(ctx); err != nil {
 		return a, err
 	}
-	a.engine <- struct{}{}
 	return a, nil
 }
 
@@ -179,39 +177,9 @@ func (a *Appliance) openStore(log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	a.locks = decide.NewLockouts(&a.policy)
+	a.lockRules = basePolicy(a.cfg.Policy)
+	a.locks = decide.NewLockouts(&a.lockRules)
 	return a.restore()
-}
-
-// acquire gets the engines for a request of the API, waiting in the bounded queue.
-func (a *Appliance) acquire(ctx context.Context) error {
-	if int(a.waiting.Add(1)) > a.cfg.Policy.APIQueue {
-		a.waiting.Add(-1)
-		return ErrBusy
-	}
-	defer a.waiting.Add(-1)
-	return a.acquireNow(ctx)
-}
-
-// acquireNow gets the engines, for sensors, of which there are few.
-func (a *Appliance) acquireNow(ctx context.Context) error {
-	select {
-	case <-a.engine:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if a.pipe == nil {
-		a.release()
-		return a.unready
-	}
-	return nil
-}
-
-func (a *Appliance) release() {
-	if a.result != nil {
-		a.result.Wipe()
-	}
-	a.engine <- struct{}{}
 }
 
 // DeviceID is the device's stable name.
@@ -235,9 +203,8 @@ func (a *Appliance) Close() error {
 	}
 	a.running.Wait()
 	a.watchers.close()
-	if a.pipe != nil {
-		errs = append(errs, a.pipe.Close())
-		a.pipe = nil
+	for _, u := range a.units() {
+		errs = append(errs, u.close())
 	}
 	if a.runtime != nil {
 		errs = append(errs, a.runtime.Close())

@@ -248,7 +248,7 @@ func TestBadModelsAreRefusedAtTheDoor(t *testing.T) {
 	if _, err := a.ImportModel(t.Context(), t.TempDir(), ""); err == nil || !strings.Contains(err.Error(), "not a bundle") {
 		t.Errorf("an empty folder: %v", err)
 	}
-	if list := must[[]core.ModelInfo](t)(a.Models()); len(list) != 0 {
+	if list := imported(t, a); len(list) != 0 {
 		t.Errorf("refused models are listed: %+v", list)
 	}
 	if _, err := a.Identify(t.Context(), hugePNG(100, 100)); !errors.Is(err, core.ErrNoModel) {

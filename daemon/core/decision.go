@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"vigil/daemon/decide"
-	"vigil/infer/face"
 	"vigil/store"
 )
 
@@ -24,6 +23,7 @@ type Decision struct {
 	Score     float32          `json:"score"`
 	Threshold float32          `json:"threshold"`
 	Quality   float32          `json:"quality"`
+	Modality  string           `json:"modality"`
 	Model     string           `json:"model"`
 	Sensor    string           `json:"sensor,omitempty"` // empty for a picture of the API
 	Frames    int              `json:"frames,omitempty"` // judged for this decision
@@ -38,9 +38,9 @@ type Liveness struct {
 	Threshold float32 `json:"threshold,omitempty"` // from which it counts as bona fide, where liveness is required
 }
 
-func (d *Decision) noteLiveness(f *face.Face, threshold float32) {
-	if f.HasLiveness {
-		d.Liveness = &Liveness{Score: f.Liveness, Threshold: threshold}
+func (d *Decision) noteLiveness(p *presentation, threshold float32) {
+	if p.hasLiveness {
+		d.Liveness = &Liveness{Score: p.liveness, Threshold: threshold}
 	}
 }
 
@@ -57,14 +57,20 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
+// commit notes which models decided, and commits the decision.
+func (u *Unit) commit(ctx context.Context, d *Decision) error {
+	d.Modality = u.kind
+	if u.rec != nil {
+		d.Model = u.rec.ModelID()
+	}
+	return u.app.commit(ctx, d)
+}
+
 // commit completes a decision, makes it durable with its audit entry, outbox record and the state of the lockouts, and
 // only then announces it.
 func (a *Appliance) commit(ctx context.Context, d *Decision) error {
 	start := time.Now()
 	d.ID, d.Time = newID(), a.now().UTC()
-	if a.pipe != nil {
-		d.Model = a.pipe.ModelID()
-	}
 	body, err := json.Marshal(d)
 	if err != nil {
 		return fmt.Errorf("cannot encode decision: %w", err)
@@ -97,7 +103,7 @@ func (a *Appliance) commit(ctx context.Context, d *Decision) error {
 func (d *Decision) detail() map[string]any {
 	m := map[string]any{
 		"id": d.ID, "operation": d.Operation, "outcome": d.Outcome, "score": d.Score, "threshold": d.Threshold,
-		"quality": d.Quality, "model": d.Model,
+		"quality": d.Quality, "modality": d.Modality, "model": d.Model,
 	}
 	if d.Liveness != nil {
 		m["liveness"], m["liveness_threshold"] = d.Liveness.Score, d.Liveness.Threshold

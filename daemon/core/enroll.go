@@ -8,8 +8,6 @@ import (
 	"unicode"
 
 	"vigil/daemon/decide"
-	"vigil/infer/face"
-	"vigil/kernels"
 	"vigil/store"
 )
 
@@ -38,14 +36,40 @@ type Enrolled struct {
 	Refused []Refused `json:"refused,omitempty"`
 }
 
+// Person is who is enrolled: a new one by name, or one who is enrolled already, by id.
+type Person struct {
+	Name    string
+	Subject string // not empty: the templates are added to this person, and Name is not used
+}
+
+// checkPerson checks the name of a new person, or that a known one is there. Errors: store.ErrInvalid, store.ErrNotFound.
+func (a *Appliance) checkPerson(ctx context.Context, who Person) error {
+	if who.Subject == "" {
+		return checkName(who.Name)
+	}
+	return a.store.View(ctx, func(tx *store.Tx) error {
+		_, err := tx.Subject(who.Subject)
+		return err
+	})
+}
+
+// Enroll is Unit.Enroll of a new person by face.
+func (a *Appliance) Enroll(ctx context.Context, name string, pictures [][]byte) (Enrolled, error) {
+	list := make([]Picture, len(pictures))
+	for i, data := range pictures {
+		list[i].Data = data
+	}
+	return a.face.Enroll(ctx, Person{Name: name}, list)
+}
+
 // Enroll takes a person into the gallery from several pictures. Pictures without one clear face of good quality are
 // refused one by one (Enrolled.Refused says why, beside an error too); the rest must be enough, show one person, and that
-// person must not be enrolled yet. Pictures that are judged presentation attacks are one decision of their own, audited. When it returns without error, the person is durable and audited. Errors:
+// person must not be enrolled yet (as somebody else). Pictures that are judged presentation attacks are one decision of their own, audited. When it returns without error, the person is durable and audited. Errors:
 // ErrSamples, with ErrPresentationAttack where those made the samples too few, ErrDuplicate, ErrBusy, ErrNoModel,
 // store.ErrFull.
-func (a *Appliance) Enroll(ctx context.Context, name string, pictures [][]byte) (Enrolled, error) {
+func (u *Unit) Enroll(ctx context.Context, who Person, pictures []Picture) (Enrolled, error) {
 	var e Enrolled
-	if err := checkName(name); err != nil {
+	if err := u.app.checkPerson(ctx, who); err != nil {
 		return e, err
 	}
 	if len(pictures) > MaxSamples {
@@ -58,25 +82,25 @@ func (a *Appliance) Enroll(ctx context.Context, name string, pictures [][]byte) 
 		}
 	}()
 	var attacks attackCount
-	for i, data := range pictures {
-		err := a.withPicture(ctx, data, func(faces []face.Face) error {
-			s, err := a.takeSample(faces, &attacks)
+	for i, pic := range pictures {
+		err := u.withPicture(ctx, pic, func(seen []presentation) error {
+			s, err := u.takeSample(seen, &attacks)
 			if err == nil {
 				samples = append(samples, s)
 			}
 			return err
 		})
-		if errors.Is(err, ErrBusy) || a.pipe == nil || ctx.Err() != nil {
+		if errors.Is(err, ErrBusy) || u.rec == nil || ctx.Err() != nil {
 			return e, err
 		}
 		if err != nil {
 			e.Refused = append(e.Refused, Refused{Sample: i + 1, Reason: err.Error()})
 		}
 	}
-	if err := a.recordAttacks(ctx, "", &attacks); err != nil {
+	if err := u.recordAttacks(ctx, "", &attacks); err != nil {
 		return e, err
 	}
-	return a.finishEnrollment(ctx, name, samples, e, &attacks)
+	return u.finishEnrollment(ctx, who, samples, e, &attacks)
 }
 
 func checkName(name string) error {
@@ -94,90 +118,73 @@ type attackCount struct {
 }
 
 // recordAttacks makes one decision of the attacks of an enrolment, if there were any.
-func (a *Appliance) recordAttacks(ctx context.Context, sensor string, c *attackCount) error {
+func (u *Unit) recordAttacks(ctx context.Context, sensor string, c *attackCount) error {
 	if c.n == 0 {
 		return nil
 	}
-	return a.commit(ctx, &Decision{
-		Operation: decide.Enroll, Outcome: decide.PresentationAttack, Threshold: a.policy.VerifyThreshold, Quality: c.quality,
-		Liveness: &Liveness{Score: c.least, Threshold: a.policy.LivenessThreshold}, Sensor: sensor, Frames: c.n,
+	return u.commit(ctx, &Decision{
+		Operation: decide.Enroll, Outcome: decide.PresentationAttack, Threshold: u.policy.VerifyThreshold, Quality: c.quality,
+		Liveness: &Liveness{Score: c.least, Threshold: u.policy.LivenessThreshold}, Sensor: sensor, Frames: c.n,
 	})
 }
 
 // takeSample copies the template of the main face if it is good enough and no attack. The caller holds the engine.
-func (a *Appliance) takeSample(faces []face.Face, attacks *attackCount) (sample, error) {
-	f, err := mainFace(faces)
+func (u *Unit) takeSample(seen []presentation, attacks *attackCount) (sample, error) {
+	f, err := u.main(seen)
 	if err != nil {
 		return sample{}, err
 	}
-	if outcome, _ := a.policy.Admit(presented(f)); outcome == decide.PresentationAttack {
-		if attacks.n == 0 || f.Liveness < attacks.least {
-			attacks.least, attacks.quality = f.Liveness, f.Quality.Unified
+	if outcome, _ := u.policy.Admit(f.presented()); outcome == decide.PresentationAttack {
+		if attacks.n == 0 || f.liveness < attacks.least {
+			attacks.least, attacks.quality = f.liveness, f.quality
 		}
 		attacks.n++
 		return sample{}, fmt.Errorf("%w: liveness %.2f, needed %.2f: the person must be there, not a picture of it",
-			ErrPresentationAttack, f.Liveness, a.policy.LivenessThreshold)
+			ErrPresentationAttack, f.liveness, u.policy.LivenessThreshold)
 	}
-	if f.Quality.Unified < a.policy.EnrollQuality {
-		return sample{}, fmt.Errorf("%w: %.2f, enrolment needs %.2f: %s", ErrQuality, f.Quality.Unified, a.policy.EnrollQuality, advice(&f.Quality))
+	if f.quality < u.policy.EnrollQuality {
+		return sample{}, fmt.Errorf("%w: %.2f, enrolment needs %.2f: %s", ErrQuality, f.quality, u.policy.EnrollQuality, f.advice)
 	}
-	return sample{values: append([]int8(nil), f.Values...), scale: f.Scale, quality: f.Quality.Unified}, nil
-}
-
-// advice names the worst component of a quality in words for the person in front of the camera.
-func advice(q *face.Quality) string {
-	switch q.Unified {
-	case q.Size:
-		return "come closer"
-	case q.Pose:
-		return "look straight into the camera"
-	case q.Exposure:
-		return "more even light is needed"
-	case q.Contrast:
-		return "the picture has too little contrast"
-	}
-	return "hold still, the picture is blurred"
+	return sample{values: append([]int8(nil), f.values...), scale: f.scale, quality: f.quality}, nil
 }
 
 // finishEnrollment checks the samples against each other and the gallery and stores them.
-func (a *Appliance) finishEnrollment(ctx context.Context, name string, samples []sample, e Enrolled, attacks *attackCount) (Enrolled, error) {
-	if a.pipe == nil {
-		return e, a.unready
+func (u *Unit) finishEnrollment(ctx context.Context, who Person, samples []sample, e Enrolled, attacks *attackCount) (Enrolled, error) {
+	a := u.app
+	if u.rec == nil {
+		return e, u.unready
 	}
 	e.Samples = len(samples)
-	if len(samples) < a.policy.EnrollSamples && attacks.n > 0 {
-		return e, fmt.Errorf("%w: %d good samples, %d are needed; %d presentations were %w", ErrSamples, len(samples), a.policy.EnrollSamples, attacks.n, ErrPresentationAttack)
+	if len(samples) < u.policy.EnrollSamples && attacks.n > 0 {
+		return e, fmt.Errorf("%w: %d good samples, %d are needed; %d presentations were %w", ErrSamples, len(samples), u.policy.EnrollSamples, attacks.n, ErrPresentationAttack)
 	}
-	if len(samples) < a.policy.EnrollSamples {
-		return e, fmt.Errorf("%w: %d good samples, %d are needed", ErrSamples, len(samples), a.policy.EnrollSamples)
+	if len(samples) < u.policy.EnrollSamples {
+		return e, fmt.Errorf("%w: %d good samples, %d are needed", ErrSamples, len(samples), u.policy.EnrollSamples)
 	}
-	if err := a.onePerson(samples); err != nil {
+	if err := u.onePerson(samples); err != nil {
 		return e, err
 	}
 	a.enrolling.Lock() // two enrolments of one person at once must not both find the gallery empty
 	defer a.enrolling.Unlock()
-	if id, score := a.enrolledAs(samples); id != "" {
-		err := a.audit(ctx, "enroll.duplicate", id, map[string]any{"score": score, "threshold": a.policy.DuplicateThreshold}, true)
+	if id, score := u.enrolledAs(samples); id != "" && id != who.Subject {
+		err := a.audit(ctx, "enroll.duplicate", id, map[string]any{"score": score, "threshold": u.policy.DuplicateThreshold}, true)
 		return e, errors.Join(fmt.Errorf("%w, as subject %s (score %.2f)", ErrDuplicate, id, score), err)
 	}
-	sub := store.Subject{ID: store.NewSubjectID(), Name: name, Created: a.now().UTC(), Samples: len(samples)}
-	if err := a.storeSubject(ctx, sub, samples); err != nil {
+	var err error
+	if e.Subject, err = u.storeSubject(ctx, who, samples); err != nil {
 		return e, err
 	}
-	e.Subject = sub.ID
-	a.log.Info("enrolled", "subject", sub.ID, "samples", len(samples), "refused", len(e.Refused))
+	a.log.Info("enrolled", "subject", e.Subject, "modality", u.kind, "samples", len(samples), "refused", len(e.Refused))
 	return e, nil
 }
 
 // onePerson checks that all samples are of one person.
-func (a *Appliance) onePerson(samples []sample) error {
+func (u *Unit) onePerson(samples []sample) error {
 	for i := range samples {
 		for j := range i {
-			var dot [1]int32
-			kernels.DotRows(dot[:], samples[i].values, len(samples[i].values), samples[j].values)
-			if s := float32(dot[0]) * samples[i].scale * samples[j].scale; s < a.policy.VerifyThreshold {
+			if s := u.rec.compare(&samples[i], &samples[j]); s < u.policy.VerifyThreshold {
 				return fmt.Errorf("%w: samples %d and %d (of those taken) do not show the same person (score %.2f, needed %.2f)",
-					ErrSamples, j+1, i+1, s, a.policy.VerifyThreshold)
+					ErrSamples, j+1, i+1, s, u.policy.VerifyThreshold)
 			}
 		}
 	}
@@ -185,40 +192,54 @@ func (a *Appliance) onePerson(samples []sample) error {
 }
 
 // enrolledAs searches every sample in the gallery with the threshold for duplicates.
-func (a *Appliance) enrolledAs(samples []sample) (subject string, score float32) {
+func (u *Unit) enrolledAs(samples []sample) (subject string, score float32) {
 	match := make([]store.Match, 0, 1)
 	for i := range samples {
-		match = a.gallery.Identify(store.Probe{Values: samples[i].values, Scale: samples[i].scale}, match[:0])
-		if len(match) > 0 && match[0].Score >= a.policy.DuplicateThreshold && match[0].Score > score {
+		match = u.gallery.Identify(store.Probe{Values: samples[i].values, Scale: samples[i].scale}, match[:0])
+		if len(match) > 0 && match[0].Score >= u.policy.DuplicateThreshold && match[0].Score > score {
 			subject, score = match[0].SubjectID, match[0].Score
 		}
 	}
 	return subject, score
 }
 
-func (a *Appliance) storeSubject(ctx context.Context, sub store.Subject, samples []sample) error {
+// storeSubject stores a new person, or adds the templates to one who is there, and returns the id.
+func (u *Unit) storeSubject(ctx context.Context, who Person, samples []sample) (id string, err error) {
+	a := u.app
 	templates := make([]store.Template, len(samples))
 	worst := samples[0].quality
 	for i, s := range samples {
-		templates[i] = store.Template{ModelID: a.pipe.ModelID(), Values: s.values, Scale: s.scale, Quality: s.quality}
+		templates[i] = store.Template{ModelID: u.rec.ModelID(), Values: s.values, Scale: s.scale, Quality: s.quality}
 		worst = min(worst, s.quality)
 	}
-	err := a.store.Update(ctx, func(tx *store.Tx) error {
-		if err := tx.PutSubject(sub, templates); err != nil {
+	if id = who.Subject; id == "" {
+		id = store.NewSubjectID()
+	}
+	err = a.store.Update(ctx, func(tx *store.Tx) error {
+		var err error
+		if who.Subject != "" {
+			err = tx.AddTemplates(id, len(samples), templates)
+		} else {
+			err = tx.PutSubject(store.Subject{ID: id, Name: who.Name, Created: a.now().UTC(), Samples: len(samples)}, templates)
+		}
+		if err != nil {
 			return err
 		}
-		_, err := tx.AppendAudit(store.AuditEvent{
-			Time: a.now().UTC(), Type: "enroll", Subject: sub.ID,
-			Detail: map[string]any{"samples": len(samples), "least_quality": worst, "model": a.pipe.ModelID()},
+		_, err = tx.AppendAudit(store.AuditEvent{
+			Time: a.now().UTC(), Type: "enroll", Subject: id,
+			Detail: map[string]any{"samples": len(samples), "least_quality": worst, "modality": u.kind, "model": u.rec.ModelID()},
 		})
 		return err
 	})
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrInvalid) {
+		return "", fmt.Errorf("nobody was enrolled: %w", err)
+	}
 	if err != nil {
 		a.health.degrade("store", err)
-		return fmt.Errorf("nobody was enrolled: %w", err)
+		return "", fmt.Errorf("nobody was enrolled: %w", err)
 	}
 	a.health.recover("store")
-	return nil
+	return id, nil
 }
 
 // Subjects lists enrolled people in the order of their ids, from behind after.

@@ -15,7 +15,7 @@ import (
 // that nothing is to be announced, without the source in front of it.
 func (a *Appliance) FramePath() func(ctx context.Context, f *sensors.Frame) {
 	s := &sensor{
-		app: a, cfg: config.Sensor{Name: "bench"}, tracker: decide.NewTracker(&a.policy, a.pipe.Dimension()),
+		app: a, unit: a.face, cfg: config.Sensor{Name: "bench"}, tracker: decide.NewTracker(&a.face.policy, a.face.rec.Dimension()),
 		seen: make([]decide.Observation, 0, face.MaxFaces), events: make([]decide.Event, 0, face.MaxFaces),
 	}
 	return s.frame
@@ -24,10 +24,10 @@ func (a *Appliance) FramePath() func(ctx context.Context, f *sensors.Frame) {
 // SetLivenessThreshold changes the policy of a running appliance that requires liveness.
 func (a *Appliance) SetLivenessThreshold(t testing.TB, score float32) {
 	t.Helper()
-	if err := a.pipe.RequireLiveness(score); err != nil {
+	if err := a.face.rec.(*faceSight).RequireLiveness(score); err != nil {
 		t.Fatal(err)
 	}
-	a.policy.LivenessThreshold = score
+	a.face.policy.LivenessThreshold = score
 }
 
 // AuditTypes lists the types of all audit entries.

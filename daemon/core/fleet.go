@@ -312,8 +312,11 @@ func (a *Appliance) nextSession(ctx context.Context) (n uint64, err error) {
 }
 
 func (a *Appliance) modelIDs() []string {
-	if a.pipe == nil {
-		return nil
+	var ids []string
+	for _, u := range a.units() {
+		if u.rec != nil {
+			ids = append(ids, u.rec.ModelID())
+		}
 	}
-	return []string{a.pipe.ModelID()}
+	return ids
 }

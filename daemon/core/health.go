@@ -93,14 +93,22 @@ type Status struct {
 	Started    time.Time         `json:"started"`
 	TPM        string            `json:"tpm"`
 	Runtime    string            `json:"runtime,omitempty"`
-	Model      string            `json:"model,omitempty"`
-	Subjects   int               `json:"subjects"`
-	Templates  int               `json:"templates"`
+	Models     []ModelStatus     `json:"models,omitempty"` // in use, one a modality
+	Subjects   int               `json:"subjects"`         // people
 	Sensors    []SensorStatus    `json:"sensors,omitempty"`
 	Latency    []Latency         `json:"latency,omitempty"`
 	Outbox     store.OutboxStats `json:"outbox"`
 	Fleet      *fleet.Status     `json:"fleet,omitempty"`
 	APIWaiting int               `json:"api_waiting"`
+}
+
+// ModelStatus is a bundle in use and its gallery.
+type ModelStatus struct {
+	Modality  string `json:"modality"`
+	ID        string `json:"id"`
+	BuiltIn   bool   `json:"built_in,omitempty"`
+	Subjects  int    `json:"subjects"` // who can be recognised by it
+	Templates int    `json:"templates"`
 }
 
 // Status describes the appliance.
@@ -111,14 +119,25 @@ func (a *Appliance) Status() Status {
 		Degraded: a.health.list(a.health.trouble), Notes: a.health.list(a.health.notes),
 		TPM:     strings.TrimSpace(fmt.Sprintf("%s %s", info.Manufacturer, info.Firmware)),
 		Latency: a.stats.Latencies(), Outbox: a.store.OutboxStats(),
-		APIWaiting: int(a.waiting.Load()),
 	}
 	if a.runtime != nil {
 		s.Runtime = a.runtime.Name()
 	}
-	if a.pipe != nil {
-		s.Model = a.pipe.ModelID()
-		s.Subjects, s.Templates = a.gallery.Len()
+	for _, u := range a.units() {
+		s.APIWaiting += int(u.waiting.Load())
+		if u.rec == nil {
+			continue
+		}
+		m := ModelStatus{Modality: u.kind, ID: u.rec.ModelID(), BuiltIn: u.builtIn}
+		m.Subjects, m.Templates = u.gallery.Len()
+		s.Models = append(s.Models, m)
+	}
+	err := a.store.View(context.Background(), func(tx *store.Tx) (err error) {
+		s.Subjects, _, err = tx.Count()
+		return err
+	})
+	if err != nil {
+		a.health.degrade("store", err)
 	}
 	for _, sn := range a.allSensors() {
 		s.Sensors = append(s.Sensors, sn.status())
@@ -153,30 +172,38 @@ func (a *Appliance) Prove(ctx context.Context, since time.Time) error {
 	}
 	a.health.recover("store")
 	a.health.proved(proofStore)
-	if a.pipe == nil || a.health.provedSince(proofPipeline, since) {
+	if a.health.provedSince(proofPipeline, since) {
 		return nil
 	}
-	if err := a.heartbeat(ctx); err != nil {
-		a.health.degrade("model", err)
-		return fmt.Errorf("pipeline: %w", err)
+	for _, u := range a.units() {
+		if u.rec == nil {
+			continue
+		}
+		if err := u.heartbeat(ctx); err != nil {
+			a.health.degrade("model", err)
+			return fmt.Errorf("%s pipeline: %w", u.kind, err)
+		}
 	}
-	a.health.recover("model")
+	if a.face.unready == nil {
+		a.health.recover("model")
+	}
 	a.health.proved(proofPipeline)
 	return nil
 }
 
 // heartbeat sends a blank frame through the models.
-func (a *Appliance) heartbeat(ctx context.Context) error {
-	if err := a.acquireNow(ctx); err != nil {
+func (u *Unit) heartbeat(ctx context.Context) error {
+	if err := u.acquireNow(ctx); err != nil {
 		return err
 	}
-	defer a.release()
+	defer u.release()
 	const side = 64
 	blank := sensors.Frame{
 		Sensor: "heartbeat", Width: side, Height: side, Format: sensors.Gray8,
 		Planes: [2]sensors.Plane{{Data: make([]byte, side*side), StrideBytes: side}},
 	}
-	return a.pipe.Process(ctx, &blank, a.result)
+	_, _, err := u.rec.see(ctx, &blank, 0)
+	return err
 }
 
 // keepTime remembers the time once a minute and watches the clock.

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
+	"vigil/daemon/vault"
 	"vigil/infer"
+	"vigil/infer/builtin"
 	"vigil/infer/ort"
 	"vigil/infer/preset"
 )
@@ -20,6 +23,7 @@ type ModelInfo struct {
 	Modality     string   `json:"modality"`
 	Licence      string   `json:"licence"`
 	InUse        bool     `json:"in_use"`
+	BuiltIn      bool     `json:"built_in,omitempty"` // in the binary, not sealed
 	Dimension    int      `json:"template_dimension"`
 	TemplateType string   `json:"template_type"`
 	Runtime      string   `json:"runtime,omitempty"` // that runs it, if in use
@@ -42,13 +46,20 @@ func (i *ModelInfo) describe(m *infer.Manifest) {
 	i.DataSet, i.Liveness = m.Thresholds["verify"].DataSet, m.Liveness
 }
 
-// Models lists the imported bundles. One that does not open is listed with its problem.
+// Models lists the bundle in the binary, then the imported ones. One that does not open is listed with its problem.
 func (a *Appliance) Models() ([]ModelInfo, error) {
 	ids, err := a.vault.IDs()
 	if err != nil {
 		return nil, err
 	}
 	list := []ModelInfo{}
+	if m, err := builtin.Finger(); err != nil {
+		list = append(list, ModelInfo{ID: "built-in", Modality: Finger, BuiltIn: true, Problem: err.Error()})
+	} else if !slices.Contains(ids, m.Manifest.ID) {
+		info := ModelInfo{BuiltIn: true}
+		a.describe(&info, m.Manifest)
+		list = append(list, info)
+	}
 	for _, id := range ids {
 		info := ModelInfo{ID: id}
 		m, err := a.vault.Load(id)
@@ -72,12 +83,23 @@ func (a *Appliance) describe(info *ModelInfo, m *infer.Manifest) {
 		info.Choices = m.Choices(a.runtime.Dialects())
 	}
 	if a.inUse(m.ID) {
-		info.InUse, info.Runtime, info.Choices = true, a.runtime.Name(), a.pipe.Choices()
+		info.InUse, info.Runtime, info.Choices = true, a.runtime.Name(), a.unitOf(m).rec.Choices()
 		info.PassedOver = []string{
 			"tensorrt: not part of this build (tag tensorrt)",
 			"cuda: not part of this build (tag cuda)",
 		}
 	}
+}
+
+// loadBundle opens an imported bundle, or the one in the binary (own). Errors: vault.ErrNotFound.
+func (a *Appliance) loadBundle(id string) (m *infer.Model, own bool, err error) {
+	m, err = a.vault.Load(id)
+	if errors.Is(err, vault.ErrNotFound) {
+		if b, failed := builtin.Finger(); failed == nil && b.Manifest.ID == id {
+			return b, true, nil
+		}
+	}
+	return m, false, err
 }
 
 // ModelDetail is everything about one bundle but its weights.
@@ -114,7 +136,7 @@ func files(m *infer.Model) []FileState {
 // Model describes an imported bundle in full. Its files are not read: VerifyModel does that. Errors: vault.ErrNotFound and
 // those of a bundle that does not open.
 func (a *Appliance) Model(id string) (ModelDetail, error) {
-	m, err := a.vault.Load(id)
+	m, own, err := a.loadBundle(id)
 	if err != nil {
 		return ModelDetail{}, err
 	}
@@ -122,6 +144,9 @@ func (a *Appliance) Model(id string) (ModelDetail, error) {
 	a.describe(&d.ModelInfo, m.Manifest)
 	for _, name := range m.Manifest.FileNames() {
 		d.Files = append(d.Files, FileState{Name: name, Bytes: m.Manifest.Files[name].Bytes})
+	}
+	if d.BuiltIn = own; own {
+		return d, nil
 	}
 	d.SealedBytes, err = a.vault.SealedBytes(id)
 	return d, err
@@ -223,7 +248,7 @@ type WarmUp struct {
 // of the runtime, the context's.
 func (a *Appliance) VerifyModel(ctx context.Context, id string) (ModelReport, error) {
 	r := ModelReport{ID: id, WarmUps: []WarmUp{}}
-	m, err := a.vault.Load(id)
+	m, _, err := a.loadBundle(id)
 	if err != nil {
 		return r, err
 	}
@@ -265,7 +290,7 @@ func (a *Appliance) VerifyModel(ctx context.Context, id string) (ModelReport, er
 // happens is audited and published before the first byte. Errors: vault.ErrNotFound and those of w; what was written by
 // then is not a whole tar.
 func (a *Appliance) ExportModel(ctx context.Context, id string, w io.Writer) error {
-	m, err := a.vault.Load(id)
+	m, _, err := a.loadBundle(id)
 	if err != nil {
 		return err
 	}
@@ -288,7 +313,7 @@ func (a *Appliance) ExportModel(ctx context.Context, id string, w io.Writer) err
 // RemoveModel deletes a bundle that is not in use. Errors: ErrModelInUse, vault.ErrNotFound.
 func (a *Appliance) RemoveModel(ctx context.Context, id string) error {
 	if a.inUse(id) {
-		return fmt.Errorf("cannot remove bundle %s: %w: import another, choose it with models.face in the configuration and restart first", id, ErrModelInUse)
+		return fmt.Errorf("cannot remove bundle %s: %w: import another, choose it with models.%s in the configuration and restart first", id, ErrModelInUse, a.inUseBy(id))
 	}
 	if err := a.vault.Remove(id); err != nil {
 		return err

@@ -15,11 +15,13 @@ import (
 	"vigil/infer/face"
 	"vigil/sensors"
 	"vigil/sensors/replay"
+	"vigil/sensors/synth"
 )
 
 // sensor drives one source: frames in, decisions out.
 type sensor struct {
 	app     *Appliance
+	unit    *Unit
 	cfg     config.Sensor
 	src     sensors.Source
 	newest  *sensors.Newest // nil where no frame may be dropped
@@ -44,6 +46,7 @@ type sensor struct {
 type SensorStatus struct {
 	Name      string `json:"name"`
 	Driver    string `json:"driver"`
+	Modality  string `json:"modality"`
 	State     string `json:"state"` // running, unplugged, failed, ended
 	Reason    string `json:"reason,omitempty"`
 	Frames    uint64 `json:"frames"`    // processed
@@ -56,6 +59,10 @@ type SensorStatus struct {
 }
 
 func openSource(c config.Sensor) (sensors.Source, *sensors.Newest, error) {
+	if c.Driver == config.DriverSynth {
+		src, err := synth.NewSource(synthOptions(c))
+		return src, nil, err
+	}
 	src, err := replay.Open(replay.Options{
 		Name: c.Name, Path: c.Path, Rate: c.Rate, Speed: c.Speed, Step: c.Step, Loop: c.Loop, Repeat: c.Repeat,
 		Width: c.Width, Height: c.Height,
@@ -63,11 +70,26 @@ func openSource(c config.Sensor) (sensors.Source, *sensors.Newest, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("sensor %s: %w", c.Name, err)
 	}
-	if c.Step {
+	if c.Step || c.Modality == Finger { // a fingerprint reader loses no touch
 		return src, nil, nil
 	}
 	n := sensors.NewNewest(src)
 	return n, n, nil
+}
+
+// synthOptions are those of a reader with nobody at it.
+func synthOptions(c config.Sensor) synth.SourceOptions {
+	im := synth.Preset(synth.Severity(slices.Index(config.Severities, c.Severity)))
+	if c.Width > 0 && c.Height > 0 {
+		im.Width, im.Height = c.Width, c.Height
+	}
+	if c.DPI > 0 {
+		im.DPI = c.DPI
+	}
+	return synth.SourceOptions{
+		Name: c.Name, Seed: uint64(c.Seed), Fingers: c.Fingers, Impressions: c.Impressions, FirstTouch: uint64(c.FirstTouch),
+		Rate: c.Rate, Impression: im,
+	}
 }
 
 // Start opens the configured sensors and the fleet link and lets them run until Close. It returns when they are up; a
@@ -93,16 +115,20 @@ func (a *Appliance) Start(ctx context.Context) error {
 
 // AddSensor opens one more sensor and runs it until its recording ends or the appliance closes.
 func (a *Appliance) AddSensor(ctx context.Context, c config.Sensor) error {
-	if a.pipe == nil {
-		return a.unready
+	u, err := a.Unit(c.Modality)
+	if err != nil {
+		return err
+	}
+	if u.rec == nil {
+		return u.unready
 	}
 	src, newest, err := openSource(c)
 	if err != nil {
 		return err
 	}
 	s := &sensor{
-		app: a, cfg: c, src: src, newest: newest, state: "running", ended: make(chan struct{}),
-		tracker: decide.NewTracker(&a.policy, a.pipe.Dimension()),
+		app: a, unit: u, cfg: c, src: src, newest: newest, state: "running", ended: make(chan struct{}),
+		tracker: decide.NewTracker(&u.policy, u.rec.Dimension()),
 		seen:    make([]decide.Observation, 0, face.MaxFaces),
 		events:  make([]decide.Event, 0, face.MaxFaces),
 	}
@@ -264,12 +290,13 @@ func (s *sensor) frame(ctx context.Context, f *sensors.Frame) {
 
 // observe runs the frame through pipeline, gallery and tracker.
 func (s *sensor) observe(ctx context.Context, f *sensors.Frame, events []decide.Event) []decide.Event {
-	a := s.app
-	if err := a.acquireNow(ctx); err != nil {
+	a, u := s.app, s.unit
+	if err := u.acquireNow(ctx); err != nil {
 		return events
 	}
-	defer a.release()
-	if err := a.process(ctx, f); err != nil {
+	defer u.release()
+	seen, err := u.process(ctx, f, s.cfg.DPI)
+	if err != nil {
 		s.malformed.Add(1)
 		if ctx.Err() == nil {
 			a.log.Warn("frame was not processed", "sensor", s.cfg.Name, "frame", f.Seq, "err", err)
@@ -281,25 +308,41 @@ func (s *sensor) observe(ctx context.Context, f *sensors.Frame, events []decide.
 		return events
 	}
 	if session := s.enrolling(); session != nil {
-		session.offer(a, a.result.Faces)
+		session.offer(u, seen)
 		return events
-	}
-	s.seen = s.seen[:0]
-	for i := range a.result.Faces {
-		fc := &a.result.Faces[i]
-		o := decide.Observation{Box: fc.Box, Values: fc.Values, Scale: fc.Scale, Quality: fc.Quality.Unified}
-		o.Liveness, o.HasLiveness = fc.Liveness, fc.HasLiveness
-		if !fc.Attack {
-			o.Subject, o.Score = a.search(fc)
-		}
-		s.seen = append(s.seen, o)
 	}
 	if age := time.Since(f.Captured); age > time.Duration(a.cfg.Policy.FrameDeadline) {
 		s.stale.Add(1)
 		return events
 	}
+	if u.kind == Finger {
+		return s.touch(f, seen, events)
+	}
+	s.seen = s.seen[:0]
+	for i := range seen {
+		p := &seen[i]
+		o := decide.Observation{Box: p.box, Values: p.values, Scale: p.scale, Quality: p.quality}
+		o.Liveness, o.HasLiveness = p.liveness, p.hasLiveness
+		if !p.attack {
+			o.Subject, o.Score = u.search(p)
+		}
+		s.seen = append(s.seen, o)
+	}
 	a.stats.observe(StageFrame, time.Since(f.Captured))
 	return s.tracker.Observe(f.Captured, s.seen, events)
+}
+
+// touch decides about a finger at once: a reader gives one frame of each touch, and nobody is followed from one to the
+// next.
+func (s *sensor) touch(f *sensors.Frame, seen []presentation, events []decide.Event) []decide.Event {
+	for i := range seen {
+		d := s.unit.judge(&seen[i])
+		events = append(events, decide.Event{
+			Outcome: d.Outcome, Subject: d.Subject, Score: d.Score, Quality: d.Quality, Frames: 1, First: f.Captured, Last: f.Captured,
+		})
+	}
+	s.app.stats.observe(StageFrame, time.Since(f.Captured))
+	return events
 }
 
 // commitPause is how long a sensor decides nothing after a decision could not be recorded, so that a full disk is not
@@ -314,12 +357,12 @@ func (s *sensor) announce(ctx context.Context, f *sensors.Frame, e *decide.Event
 	}
 	d := Decision{
 		Operation: decide.Identify, Outcome: e.Outcome, Subject: e.Subject, Score: e.Score, Quality: e.Quality,
-		Threshold: s.app.policy.IdentifyThreshold, Sensor: s.cfg.Name, Frames: e.Frames, Label: f.Label,
+		Threshold: s.unit.policy.IdentifyThreshold, Sensor: s.cfg.Name, Frames: e.Frames, Label: f.Label,
 	}
 	if e.HasLiveness {
-		d.Liveness = &Liveness{Score: e.Liveness, Threshold: s.app.policy.LivenessThreshold}
+		d.Liveness = &Liveness{Score: e.Liveness, Threshold: s.unit.policy.LivenessThreshold}
 	}
-	if err := s.app.commit(ctx, &d); err != nil {
+	if err := s.unit.commit(ctx, &d); err != nil {
 		s.app.log.Error("decision lost its place", "sensor", s.cfg.Name, "err", err)
 		s.tracker.Reset() // nothing was announced, so the person counts as not seen and is decided anew
 		s.resume = time.Now().Add(commitPause)
@@ -339,7 +382,7 @@ func (s *sensor) status() SensorStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := SensorStatus{
-		Name: s.cfg.Name, Driver: s.cfg.Driver, State: s.state, Reason: s.reason, Frames: s.frames.Load(),
+		Name: s.cfg.Name, Driver: s.cfg.Driver, Modality: s.unit.kind, State: s.state, Reason: s.reason, Frames: s.frames.Load(),
 		Skipped: s.skipped.Load(), Malformed: s.malformed.Load(), Stale: s.stale.Load(), Unannounced: s.unannounced.Load(),
 		Dropped: s.dropped,
 	}

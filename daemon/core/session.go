@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"vigil/infer/face"
 )
 
-// sampleGap is the least time between two samples of a session: neighbouring frames teach nothing new.
+// sampleGap is the least time between two faces of a session: neighbouring frames teach nothing new. Every touch of a
+// finger is new.
 const sampleGap = 250 * time.Millisecond
 
 // enrollSession collects samples of one person at a sensor.
@@ -26,13 +25,13 @@ type enrollSession struct {
 }
 
 // offer is called by the sensor for every frame. The caller holds the engine.
-func (e *enrollSession) offer(a *Appliance, faces []face.Face) {
+func (e *enrollSession) offer(u *Unit, seen []presentation) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.samples) >= e.want || time.Since(e.last) < sampleGap {
+	if len(e.samples) >= e.want || u.kind == Face && time.Since(e.last) < sampleGap {
 		return
 	}
-	s, err := a.takeSample(faces, &e.attacks)
+	s, err := u.takeSample(seen, &e.attacks)
 	if err != nil {
 		e.hint = err.Error()
 		return
@@ -47,14 +46,19 @@ func (e *enrollSession) offer(a *Appliance, faces []face.Face) {
 // policy's time is over (ErrSamples, with the last advice) or the context ends; meanwhile the sensor decides nothing.
 // Errors beside: ErrNoSensor, ErrSensorBusy, and those of Enroll.
 func (a *Appliance) EnrollAt(ctx context.Context, name, sensorName string) (Enrolled, error) {
-	if err := checkName(name); err != nil {
+	return a.EnrollPersonAt(ctx, Person{Name: name}, sensorName)
+}
+
+// EnrollPersonAt is EnrollAt for a new or a known person.
+func (a *Appliance) EnrollPersonAt(ctx context.Context, who Person, sensorName string) (Enrolled, error) {
+	if err := a.checkPerson(ctx, who); err != nil {
 		return Enrolled{}, err
 	}
 	s, err := a.sensor(sensorName)
 	if err != nil {
 		return Enrolled{}, err
 	}
-	session := &enrollSession{want: a.policy.EnrollSamples, done: make(chan struct{})}
+	session := &enrollSession{want: s.unit.policy.EnrollSamples, done: make(chan struct{})}
 	if !s.begin(session) {
 		return Enrolled{}, ErrSensorBusy
 	}
@@ -71,14 +75,14 @@ func (a *Appliance) EnrollAt(ctx context.Context, name, sensorName string) (Enro
 	s.end()
 	session.mu.Lock()
 	defer session.mu.Unlock()
-	if err := a.recordAttacks(context.WithoutCancel(ctx), sensorName, &session.attacks); err != nil {
+	if err := s.unit.recordAttacks(context.WithoutCancel(ctx), sensorName, &session.attacks); err != nil {
 		return Enrolled{}, err
 	}
 	if err != nil && len(session.samples) < session.want {
 		return Enrolled{}, fmt.Errorf("%w: %d of %d good frames at sensor %s (%w); last advice: %s",
 			ErrSamples, len(session.samples), session.want, sensorName, err, session.hint)
 	}
-	return a.finishEnrollment(context.WithoutCancel(ctx), name, session.samples, Enrolled{}, &session.attacks)
+	return s.unit.finishEnrollment(context.WithoutCancel(ctx), who, session.samples, Enrolled{}, &session.attacks)
 }
 
 func (s *sensor) begin(session *enrollSession) bool {

@@ -6,18 +6,20 @@ import (
 	"time"
 
 	"vigil/infer/face"
+	"vigil/infer/finger"
 )
 
 // Stages that are timed beside those of the pipeline.
 const (
-	StageMatch    = "match"    // 1:N search of one face
+	StageMatch    = "match"    // 1:N search of one face or finger
 	StageCommit   = "commit"   // decision made durable: audit, outbox, fsync
 	StageFrame    = "frame"    // capture to the end of the search, all faces of a frame
 	StageDecision = "decision" // capture of the deciding frame to durable decision
 )
 
 // stageOrder is the order in which stages are shown.
-var stageOrder = []string{face.StageDetect, face.StageAlign, face.StageQuality, face.StageLiveness, face.StageEmbed, StageMatch, StageFrame, StageCommit, StageDecision}
+var stageOrder = []string{face.StageDetect, face.StageAlign, face.StageQuality, face.StageLiveness, face.StageEmbed,
+	finger.StageExtract, finger.StageDescribe, StageMatch, StageFrame, StageCommit, StageDecision}
 
 // window is how many of the latest observations of a stage the quantiles are taken over.
 const window = 4096

@@ -53,6 +53,7 @@ func NewFake(t testing.TB, rt *fake.Runtime, m *infer.Manifest) *Device {
 	t.Helper()
 	d := provisioned(t)
 	d.Runtime = func() infer.Runtime { return rt }
+	d.Config.Models.Finger = "off" // nobody plays the models in the binary
 	t.Cleanup(func() {
 		if n := rt.Leaked(); n != 0 {
 			t.Errorf("%d engines and tensors were left open", n)
