@@ -7,12 +7,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"vigil/daemon/config"
 	"vigil/daemon/core"
 	"vigil/daemon/daemontest"
 	"vigil/daemon/decide"
 	"vigil/infer/infertest/fake"
+	"vigil/sensors"
+	"vigil/sensors/picture"
 )
 
 // played is a device with fake models and a policy of liveness, open.
@@ -174,5 +177,29 @@ func TestLivenessRequiredOfABundleWithout(t *testing.T) {
 	defer closeApp(t, a)
 	if err := a.Start(t.Context()); err != nil {
 		t.Errorf("with the other bundle: %v", err)
+	}
+}
+
+// TestTheFramePathWithLivenessAllocatesNothing: living people and attacks in front of a camera, once all is announced.
+func TestTheFramePathWithLivenessAllocatesNothing(t *testing.T) {
+	a, _ := played(t, config.LivenessRequired, nil)
+	enrollPlayed(t, a, 2)
+	for _, alive := range []bool{true, false} {
+		f, err := picture.Decode(t.Context(), sensors.NewPool(1), fake.Picture(t, 2, alive, true, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := a.FramePath()
+		show := func() {
+			f.Captured = time.Now()
+			path(t.Context(), f)
+		}
+		for range 8 {
+			show() // the visit is announced once; then nothing is to be said
+		}
+		if n := testing.AllocsPerRun(20, show); n > 0 {
+			t.Errorf("alive %v: %.1f allocations a frame", alive, n)
+		}
+		f.Release()
 	}
 }
