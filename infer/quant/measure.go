@@ -1,0 +1,115 @@
+package quant
+
+import (
+	"context"
+	"math"
+
+	"vigil/infer/ort"
+	"vigil/infer/quant/onnx"
+)
+
+// layer is what quantisation does to one weighted node on its own: its input and weights in 8 bits, everything before it
+// in float.
+type layer struct {
+	node          *onnx.Node
+	w             *weights
+	signal, noise float64
+	drift         []float64 // mean error per output channel
+	seen          float64   // values per channel
+}
+
+// sqnr is the signal to quantisation noise ratio in dB.
+func (l *layer) sqnr() float64 {
+	if l.noise == 0 {
+		return math.Inf(1)
+	}
+	return 10 * math.Log10(l.signal/l.noise)
+}
+
+// most is the largest magnitude of weights. 64 is what two products of uint8 and int8 may have without saturating 16 bits.
+func (c *Calibration) most(signed bool) int64 {
+	if !signed && c.opts.WeightBits == 7 {
+		return 64
+	}
+	return 127
+}
+
+// layers quantises every chosen layer and measures each alone, all in one run per sample: beside each float layer stands
+// its 8-bit shadow, which reads the same float input. The mean error per channel goes into the bias, which takes the
+// systematic part of the error out (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
+// Correction", ICCV 2019, section 4.2, here with the mean measured).
+func (c *Calibration) layers(ctx context.Context, p *plan, grids map[string]grid, signed bool) (map[*onnx.Node]*layer, error) {
+	shadow := p.m.Clone()
+	out := map[*onnx.Node]*layer{}
+	byName := map[string]*layer{}
+	var names []string
+	rounded := map[string]string{}
+	for _, n := range p.m.Nodes {
+		if p.chosen[n] != kindWeights {
+			continue
+		}
+		x := n.Input(0)
+		w, err := quantise(p.m, n, c.most(signed), grids[x].scale)
+		if err != nil {
+			return nil, err
+		}
+		l := &layer{node: n, w: w, drift: make([]float64, len(w.bias))}
+		out[n] = l
+		if rounded[x] == "" {
+			rounded[x] = shadow.Fresh(x + ".rounded")
+			quantisePair(shadow, x, x+".shadow", rounded[x], grids[x], signed)
+		}
+		full, diff := n.Outputs[0], shadow.Fresh(n.Name+".error")
+		s := &onnx.Node{Name: n.Name + ".shadow", Op: n.Op, Attrs: n.Attrs, Inputs: []string{rounded[x]}, Outputs: []string{shadow.Fresh(n.Name + ".shadow")}}
+		setConst(shadow, s, 1, "weight", w.dequantised())
+		if n.Op != "MatMul" {
+			setConst(shadow, s, 2, "bias", onnx.FloatTensor(w.bias, int64(len(w.bias))))
+		}
+		shadow.Nodes = append(shadow.Nodes, s, &onnx.Node{Name: diff, Op: "Sub", Inputs: []string{s.Outputs[0], full}, Outputs: []string{diff}})
+		names = append(names, full, diff)
+		byName[full], byName[diff] = l, l
+	}
+	err := c.overSamples(ctx, shadow, names, "layers", func(name string, v *ort.ProbeValue) {
+		l := byName[name]
+		if name == l.node.Outputs[0] {
+			for _, x := range v.Values {
+				l.signal += float64(x) * float64(x)
+			}
+			return
+		}
+		l.add(v)
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range out {
+		l.correct(c.opts.NoCorrect)
+	}
+	return out, nil
+}
+
+// add takes in the errors of one sample.
+func (l *layer) add(v *ort.ProbeValue) {
+	axis := 1
+	if l.node.Op == "MatMul" {
+		axis = len(v.Shape) - 1
+	}
+	eachChannel(v.Shape, axis, func(i, ch int) {
+		e := float64(v.Values[i])
+		l.noise += e * e
+		l.drift[ch] += e
+	})
+	l.seen += float64(len(v.Values) / len(l.drift))
+}
+
+// correct takes the mean error out of the bias, and out of the noise that is left.
+func (l *layer) correct(not bool) {
+	if not || l.seen == 0 || l.node.Op == "MatMul" {
+		return
+	}
+	for c, sum := range l.drift {
+		mean := sum / l.seen
+		l.w.bias[c] -= float32(mean)
+		l.noise = math.Max(0, l.noise-mean*sum)
+	}
+}
