@@ -14,7 +14,7 @@ import (
 func (a *app) modelsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "models",
-		Short: "List, import and remove model bundles",
+		Short: "List, import, quantise and remove model bundles",
 		Args:  exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.with(c.Context(), func(cl *api.Client) error {
@@ -26,7 +26,7 @@ func (a *app) modelsCommand() *cobra.Command {
 			})
 		},
 	}
-	c.AddCommand(a.importCommand(), a.removeCommand())
+	c.AddCommand(a.importCommand(), a.quantizeCommand(), a.removeCommand())
 	return c
 }
 

@@ -46,6 +46,9 @@ func HasDotProduct() bool {
 	return runtime.GOARCH != "amd64" && runtime.GOARCH != "386" || cpu.X86.HasAVX512VNNI || cpu.X86.HasAVXVNNI
 }
 
+// Check refuses options that mean nothing, before anything is run.
+func (o Options) Check() error { return o.complete() }
+
 func (o *Options) complete() error {
 	if o.Method == "" {
 		o.Method = MSE

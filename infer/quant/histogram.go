@@ -17,16 +17,21 @@ type histogram struct {
 
 // limits widens the limits; false if a value is no number.
 func (h *histogram) limits(values []float32) bool {
-	for _, v := range values {
-		x := float64(v)
-		if x-x != 0 {
-			return false
-		}
-		if !h.seen {
-			h.lo, h.hi, h.seen = x, x, true
-		}
-		h.lo, h.hi = min(h.lo, x), max(h.hi, x)
+	if len(values) == 0 {
+		return true
 	}
+	lo, hi, rest := values[0], values[0], float32(0)
+	for _, v := range values {
+		lo, hi = min(lo, v), max(hi, v)
+		rest += v - v // 0, or no number from the first that is none
+	}
+	if rest != 0 {
+		return false
+	}
+	if !h.seen {
+		h.lo, h.hi, h.seen = float64(lo), float64(hi), true
+	}
+	h.lo, h.hi = min(h.lo, float64(lo)), max(h.hi, float64(hi))
 	return true
 }
 

@@ -19,12 +19,7 @@ type layer struct {
 }
 
 // sqnr is the signal to quantisation noise ratio in dB.
-func (l *layer) sqnr() float64 {
-	if l.noise == 0 {
-		return math.Inf(1)
-	}
-	return 10 * math.Log10(l.signal/l.noise)
-}
+func (l *layer) sqnr() float64 { return ratioDB(l.signal, l.noise) }
 
 // most is the largest magnitude of weights. 64 is what two products of uint8 and int8 may have without saturating 16 bits.
 func (c *Calibration) most(signed bool) int64 {
@@ -88,18 +83,24 @@ func (c *Calibration) layers(ctx context.Context, p *plan, grids map[string]grid
 	return out, nil
 }
 
-// add takes in the errors of one sample.
+// add takes in the errors of one sample: [batch, channels, ...], or [..., channels] of a MatMul.
 func (l *layer) add(v *ort.ProbeValue) {
-	axis := 1
-	if l.node.Op == "MatMul" {
-		axis = len(v.Shape) - 1
+	plane, channels := 1, len(l.drift)
+	if l.node.Op != "MatMul" {
+		for _, d := range v.Shape[2:] {
+			plane *= int(d)
+		}
 	}
-	eachChannel(v.Shape, axis, func(i, ch int) {
-		e := float64(v.Values[i])
-		l.noise += e * e
-		l.drift[ch] += e
-	})
-	l.seen += float64(len(v.Values) / len(l.drift))
+	for at, ch := 0, 0; at < len(v.Values); at, ch = at+plane, (ch+1)%channels {
+		sum, squares := float32(0), float32(0)
+		for _, e := range v.Values[at:][:plane] {
+			sum += e
+			squares += e * e
+		}
+		l.drift[ch] += float64(sum)
+		l.noise += float64(squares)
+	}
+	l.seen += float64(len(v.Values) / channels)
 }
 
 // correct takes the mean error out of the bias, and out of the noise that is left.
