@@ -30,6 +30,7 @@ type Options struct {
 	Float      []string
 	AutoFloat  AutoFloat
 	NoCorrect  bool                            // leave out the correction of biases
+	NoEqualise bool                            // leave out the equalisation of channels
 	Progress   func(what string, done, of int) // may be nil
 }
 
@@ -84,6 +85,7 @@ type Calibration struct {
 	samples Samples
 	opts    Options
 	hist    map[string]*histogram
+	equal   map[string]*equal // by tensor
 	shapes  map[string][]int64
 }
 
@@ -102,7 +104,7 @@ func Calibrate(ctx context.Context, rt *ort.Runtime, model []byte, inputs []infe
 	if err != nil {
 		return nil, err
 	}
-	c := &Calibration{rt: rt, model: m, inputs: inputs, samples: samples, opts: o, hist: map[string]*histogram{}}
+	c := &Calibration{rt: rt, model: m, inputs: inputs, samples: samples, opts: o, hist: map[string]*histogram{}, equal: map[string]*equal{}}
 	if c.shapes, err = shapes(ctx, rt, m, inputs); err != nil {
 		return nil, err
 	}
@@ -134,9 +136,19 @@ func (c *Calibration) measure(ctx context.Context) error {
 		c.hist[name] = &histogram{}
 	}
 	bad := ""
+	makers, tops := equalisable(c.model), map[string]peaks{}
+	if c.opts.NoEqualise {
+		makers = nil
+	}
+	for name := range makers {
+		tops[name] = make(peaks, c.shapes[name][1])
+	}
 	err := c.overSamples(ctx, c.model, c.floatTensors(), "limits", func(name string, v *ort.ProbeValue) {
 		if !c.hist[name].limits(v.Values) {
 			bad = name
+		}
+		if tops[name] != nil {
+			tops[name].see(v.Shape, v.Values)
 		}
 	})
 	if err == nil && bad != "" {
@@ -145,7 +157,22 @@ func (c *Calibration) measure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.overSamples(ctx, c.model, c.floatTensors(), "histograms", func(name string, v *ort.ProbeValue) { c.hist[name].count(v.Values) })
+	for name, maker := range makers {
+		e := equalTo(maker, tops[name], len(c.shapes[name]))
+		e.hist.lo, e.hist.hi, e.hist.seen = 0, slices.Max(tops[name]), true
+		if c.hist[name].lo < 0 {
+			e.hist.lo = -e.hist.hi
+		}
+		c.equal[name] = e
+	}
+	var scaled []float32
+	return c.overSamples(ctx, c.model, c.floatTensors(), "histograms", func(name string, v *ort.ProbeValue) {
+		c.hist[name].count(v.Values)
+		if e := c.equal[name]; e != nil {
+			scaled = e.scaled(v.Shape, v.Values, scaled)
+			e.hist.count(scaled)
+		}
+	})
 }
 
 // floatTensors are the input and what nodes compute, as far as it is float, in order.

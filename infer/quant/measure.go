@@ -39,12 +39,13 @@ func (c *Calibration) layers(ctx context.Context, p *plan, grids map[string]grid
 	byName := map[string]*layer{}
 	var names []string
 	rounded := map[string]string{}
+	equals := c.equals(p)
 	for _, n := range p.m.Nodes {
 		if p.chosen[n] != kindWeights {
 			continue
 		}
 		x := n.Input(0)
-		w, err := quantise(p.m, n, c.most(signed), grids[x].scale)
+		w, err := quantise(p.m, n, c.most(signed), grids[x].scale, equals[x])
 		if err != nil {
 			return nil, err
 		}
@@ -52,7 +53,11 @@ func (c *Calibration) layers(ctx context.Context, p *plan, grids map[string]grid
 		out[n] = l
 		if rounded[x] == "" {
 			rounded[x] = shadow.Fresh(x + ".rounded")
-			quantisePair(shadow, x, x+".shadow", rounded[x], grids[x], signed)
+			from := x
+			if e := equals[x]; e != nil {
+				from = e.multiply(shadow, x)
+			}
+			quantisePair(shadow, from, x+".shadow", rounded[x], grids[x], signed)
 		}
 		full, diff := n.Outputs[0], shadow.Fresh(n.Name+".error")
 		s := &onnx.Node{Name: n.Name + ".shadow", Op: n.Op, Attrs: n.Attrs, Inputs: []string{rounded[x]}, Outputs: []string{shadow.Fresh(n.Name + ".shadow")}}

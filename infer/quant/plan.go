@@ -253,9 +253,13 @@ func signed(dialect string) bool { return dialect == infer.DialectTensorRT }
 
 // grids chooses the quantiser of every quantised tensor.
 func (c *Calibration) grids(p *plan, dialect string) (map[string]grid, error) {
+	equals := c.equals(p)
 	merged := map[string]*histogram{}
 	for _, name := range p.tensors {
 		h, l := c.hist[name], p.find(name)
+		if e := equals[name]; e != nil {
+			h = e.hist
+		}
 		if merged[l] != nil {
 			h = merged[l].merge(h)
 		}

@@ -2,6 +2,7 @@ package quant
 
 import (
 	"math"
+	"slices"
 
 	"vigil/infer/quant/onnx"
 )
@@ -20,12 +21,15 @@ const mostBias = 1 << 30
 
 // quantise rounds the weights of a layer, symmetric and per output channel, to magnitudes of at most most. inScale is the
 // step of its input: a bias is stored in steps of input times weights, so a channel of tiny weights and a large bias gets
-// a coarser scale.
-func quantise(m *onnx.Model, n *onnx.Node, most int64, inScale float64) (*weights, error) {
+// a coarser scale. in is the equalisation of the input, nil if there is none.
+func quantise(m *onnx.Model, n *onnx.Node, most int64, inScale float64, in *equal) (*weights, error) {
 	t := m.Const(n.Input(1))
 	values, err := t.Floats()
 	if err != nil {
 		return nil, err
+	}
+	if in != nil {
+		in.takeOut(n, t.Dims, values)
 	}
 	w := &weights{dims: t.Dims, axis: channelAxis(n), values: make([]int64, len(values))}
 	if w.bias, err = bias(m, n); err != nil {
@@ -43,6 +47,15 @@ func quantise(m *onnx.Model, n *onnx.Node, most int64, inScale float64) (*weight
 		w.values[i] = int64(math.Min(math.Max(q, float64(-most)), float64(most)))
 	})
 	return w, nil
+}
+
+// put multiplies what the layer gives by the factors of its output's channels; nothing is rounded anew.
+func (w *weights) put(out *equal) {
+	w.scale, w.bias = slices.Clone(w.scale), slices.Clone(w.bias)
+	for c, f := range out.factor {
+		w.scale[c] = float32(float64(w.scale[c]) * f)
+		w.bias[c] = float32(float64(w.bias[c]) * f)
+	}
 }
 
 // dequantised are the weights as 8-bit inference sees them.

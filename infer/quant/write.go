@@ -56,14 +56,20 @@ func (c *Calibration) Write(ctx context.Context, dialect string) (*Quantised, er
 	for _, l := range c.opts.AutoFloat.pick(layers) {
 		float[l.node.Name], reasons[l.node.Name] = true, fmt.Sprintf("automatic: %.1f dB", l.sqnr())
 	}
-	p := full
-	if len(float) > len(c.opts.Float) { // some went: choose what is left, with the same ranges
+	p, alone := full, layers
+	if len(float) > len(c.opts.Float) { // some went: choose what is left, and measure it again, for its neighbours changed
 		p = choose(c.model, float)
 		if grids, err = c.grids(p, dialect); err != nil {
 			return nil, err
 		}
+		if layers, err = c.layers(ctx, p, grids, signed(dialect)); err != nil {
+			return nil, err
+		}
 	}
-	w := &writer{c: c, p: p, m: p.m.Clone(), grids: grids, layers: layers, signed: signed(dialect)}
+	w := &writer{c: c, p: p, m: p.m.Clone(), grids: grids, layers: layers, alone: alone, signed: signed(dialect), equals: c.equals(p), makers: map[*onnx.Node]*equal{}}
+	for _, e := range w.equals {
+		w.makers[e.maker] = e
+	}
 	if err := w.write(); err != nil {
 		return nil, err
 	}
@@ -103,6 +109,9 @@ type writer struct {
 	m      *onnx.Model // the copy; node i of it is node i of the plan's
 	grids  map[string]grid
 	layers map[*onnx.Node]*layer
+	alone  map[*onnx.Node]*layer // measured with as much as possible in 8 bits: for the report
+	equals map[string]*equal     // by tensor
+	makers map[*onnx.Node]*equal // the same, by the node that makes it
 	signed bool
 }
 
@@ -139,7 +148,10 @@ func (w *writer) weights(n, to *onnx.Node) error {
 	if l == nil {
 		return fmt.Errorf("it was not measured")
 	}
-	q := l.w
+	q := *l.w
+	if e := w.makers[n]; e != nil {
+		q.put(e)
+	}
 	to.Inputs[1] = w.dequantised(n.Name+".weight", onnx.Int8, q.values, q.dims, q.scale, int64(q.axis))
 	if n.Op == "MatMul" {
 		return nil
@@ -242,7 +254,7 @@ func (w *writer) simplifyClips() {
 		out := n.Outputs[0]
 		_, hi, _ := clipLimits(w.p.m, n)
 		g, ok := w.grids[out]
-		if !ok || w.p.m.IsOutput(out) || g.high() > float64(hi)*(1+1e-6) {
+		if !ok || w.p.m.IsOutput(out) || g.high() > float64(hi)*w.leastFactor(out)*(1+1e-6) {
 			continue
 		}
 		through := func(c *onnx.Node) bool {
@@ -298,13 +310,21 @@ func (w *writer) absorb(copyOf map[*onnx.Node]*onnx.Node) {
 			continue
 		}
 		g := w.grids[c.Outputs[0]]
-		if _, hi, ok := clipLimits(w.p.m, c); g.low() != 0 || ok && g.high() > float64(hi)*(1+1e-6) {
+		if _, hi, ok := clipLimits(w.p.m, c); g.low() != 0 || ok && g.high() > float64(hi)*w.leastFactor(c.Outputs[0])*(1+1e-6) {
 			continue // it stays, in float, between the node and its quantiser: right, but slow
 		}
 		copyOf[n].Outputs[0] = c.Outputs[0]
 		drop[copyOf[c]] = true
 	}
 	w.m.Nodes = slices.DeleteFunc(w.m.Nodes, func(n *onnx.Node) bool { return drop[n] })
+}
+
+// leastFactor is by how much the upper limit of a clamp moves up at least when its channels are equalised.
+func (w *writer) leastFactor(name string) float64 {
+	if e := w.equals[name]; e != nil {
+		return e.least
+	}
+	return 1
 }
 
 // report describes every layer with weights.
@@ -314,7 +334,7 @@ func (w *writer) report(full *plan, reasons map[string]string) (out []Layer) {
 			continue
 		}
 		r := Layer{Name: n.Name, Op: n.Op, Precision: "float", Reason: reasons[n.Name]}
-		if l := w.layers[n]; l != nil {
+		if l := w.alone[n]; l != nil {
 			r.SQNR = l.sqnr()
 		}
 		if w.p.chosen[n] == kindWeights {
