@@ -6,7 +6,7 @@ LDFLAGS    := -X vigil/daemon/core.Version=$(VERSION)
 GOTEST     := go test -race -timeout 15m
 export VIGIL_DATA
 
-.PHONY: build appliance demo test lfw bench soak fuzz lint setup clean
+.PHONY: build appliance demo test lfw bench bench-models bench-models-no-vnni bench-quant soak fuzz lint setup clean
 
 build: ## the binary, for this machine
 	@scripts/setup build
@@ -39,6 +39,29 @@ lfw: ## accuracy on the 3,000 open pairs of LFW (about three minutes on two core
 bench: ## benchmarks of the frame path and the gallery, with allocs/op
 	@scripts/setup demo
 	go test -run '^$$' -bench . -benchmem ./kernels ./infer/... ./sensors/... ./store ./daemon/core
+
+bench-models: ## fp32 against INT8 of every public model, batch 1 and 8, one thread, with the gate's verdict (needs a quiet machine)
+	@scripts/setup demo
+	@go build -trimpath -o bin/bench-models ./bench/models
+	@bin/bench-models $(BENCHFLAGS)
+
+# ONNX Runtime picks its kernels by CPUID and has no switch for them, so VNNI is emulated away: qemu-user (Debian package
+# qemu-user) runs the same binary on a Haswell, whose AVX2 sums pairs of uint8 x int8 in 16 bits. Times are those of an
+# emulator: the agreement with fp32 is what this run is for.
+bench-models-no-vnni: ## the same on an emulated processor without VNNI, few runs: does the gate come out right there?
+	@scripts/setup demo
+	@command -v qemu-x86_64 >/dev/null || { echo "bench-models-no-vnni: qemu-x86_64 is missing: install qemu-user" >&2; exit 1; }
+	@go build -trimpath -o bin/bench-models ./bench/models
+	@for bits in 7 8; do \
+		flags="-only mobilefacenet_foamliu.onnx -weight-bits $$bits -samples 64 -keep .cache/bench/no-vnni $(BENCHFLAGS)"; \
+		bin/bench-models $$flags -runs 1 -held 1 >/dev/null && \
+		echo "weights of $$bits bits:" && qemu-x86_64 -cpu Haswell bin/bench-models $$flags -runs 3 -held 4 2>/dev/null || exit 1; \
+	done
+
+bench-quant: ## our quantisation against Microsoft's on the same pictures; ONNX's checker over every file that we write
+	@scripts/setup demo
+	@bench/setup
+	@go run ./bench/peer $(BENCHFLAGS)
 
 soak: ## 10,000 frames: goroutines, descriptors and memory must stay flat
 	@scripts/setup demo

@@ -1,6 +1,7 @@
 package quant
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -17,7 +18,11 @@ const (
 // Limits are what a variant must keep to.
 type Limits struct {
 	MostLoss float64 // by which the metric may be lower, such as 0.001 for 0.1 percentage points
+	Speedup  float64 // how many times as fast it must be at least; 0 is LeastSpeedup
 }
+
+// LeastSpeedup is what INT8 must win to be worth another file: less is within the noise of a measurement.
+const LeastSpeedup = 1.05
 
 // Evidence is what was measured of both precisions, in the same run on the same machine.
 type Evidence struct {
@@ -31,7 +36,7 @@ type Evidence struct {
 }
 
 // Judge gives the gate of a variant, and whether it may go into the bundle: it may not lose more than the limit, may not
-// add false detections, and must be faster. Without a latency (TensorRT's dialect on a machine without TensorRT) accuracy
+// add false detections, and must be faster by the limit. Without a latency (TensorRT's dialect on a machine without TensorRT) accuracy
 // alone decides, and the reason says so. With force a refused one goes in, marked.
 func Judge(e Evidence, l Limits, force bool) (gate infer.Gate, in bool) {
 	g := infer.Gate{DataSet: e.DataSet, Metric: e.Metric, FP32: e.FP32, Variant: e.Variant, Machine: e.Machine}
@@ -46,8 +51,12 @@ func Judge(e Evidence, l Limits, force bool) (gate infer.Gate, in bool) {
 	if r := e.Latency; r != nil {
 		g.FP32Seconds, g.Seconds = r.Seconds[0], r.Seconds[1]
 		speed = fmt.Sprintf("%.2f times as fast as fp32", r.Ratio)
-		if r.Ratio <= 1 {
-			against = append(against, fmt.Sprintf("it is slower: %.2f ms, fp32 takes %.2f ms", r.Seconds[1]*1e3, r.Seconds[0]*1e3))
+		if least := cmp.Or(l.Speedup, LeastSpeedup); r.Ratio < least {
+			word := "hardly faster"
+			if r.Ratio < 1 {
+				word = "slower"
+			}
+			against = append(against, fmt.Sprintf("it is %s: %.2f times as fast as fp32 (%.2f ms, fp32 %.2f ms), %.2f is asked", word, r.Ratio, r.Seconds[1]*1e3, r.Seconds[0]*1e3, least))
 		}
 	}
 	if len(against) == 0 {

@@ -47,7 +47,7 @@ func Prepare(ctx context.Context, rt *ort.Runtime, data []byte, inputs []infer.T
 // run on zeros with the tensors as outputs.
 func foldConstants(ctx context.Context, rt *ort.Runtime, m *onnx.Model, inputs []infer.Tensor) error {
 	dropIdentity(m)
-	if err := constantNodes(m); err != nil {
+	if err := m.InlineConstants(); err != nil {
 		return err
 	}
 	var fold []*onnx.Node
@@ -92,37 +92,6 @@ func foldConstants(ctx context.Context, rt *ort.Runtime, m *onnx.Model, inputs [
 
 // random operators answer differently every time.
 var random = map[string]bool{"RandomNormal": true, "RandomUniform": true, "RandomNormalLike": true, "RandomUniformLike": true, "Multinomial": true, "Bernoulli": true}
-
-// constantNodes makes initialisers of the nodes that hold their value as an attribute.
-func constantNodes(m *onnx.Model) error {
-	var err error
-	m.Nodes = slices.DeleteFunc(m.Nodes, func(n *onnx.Node) bool {
-		if n.Op != "Constant" || err != nil {
-			return false
-		}
-		a := n.Attrs
-		var t *onnx.Tensor
-		switch {
-		case a.Has("value"):
-			t = a.Tensor("value")
-		case a.Has("value_float"):
-			t = onnx.FloatTensor([]float32{a.Float("value_float", 0)})
-		case a.Has("value_floats"):
-			t = onnx.FloatTensor(a.Floats("value_floats"), int64(len(a.Floats("value_floats"))))
-		case a.Has("value_int"):
-			t = onnx.IntTensor(onnx.Int64, []int64{a.Int("value_int", 0)})
-		case a.Has("value_ints"):
-			t = onnx.IntTensor(onnx.Int64, a.Ints("value_ints"), int64(len(a.Ints("value_ints"))))
-		}
-		if t == nil {
-			err = fmt.Errorf("%v holds a value that cannot be read: %w", n, onnx.ErrModel)
-			return false
-		}
-		m.Inits[n.Outputs[0]] = t
-		return true
-	})
-	return err
-}
 
 // evaluate runs the model on zeros for the values of some tensors. The runtime's binding has no tensors without axes, so
 // each is asked for as a flat one and its shape, with a 1 appended that keeps the shape from being empty.

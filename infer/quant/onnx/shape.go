@@ -29,6 +29,9 @@ func (m *Model) inputNames() []string {
 // that a Reshape of computed values takes as its shape. A constant shape whose first size is 1 is taken to mean the batch.
 // A model that mixes its batch into other axes cannot be told apart here: whoever calls compares the answers.
 func (m *Model) SetBatch(n int64) error {
+	if err := m.InlineConstants(); err != nil {
+		return err
+	}
 	for _, list := range [][]Value{m.Inputs, m.Outputs} {
 		for i := range list {
 			v := &list[i]
@@ -65,4 +68,35 @@ func (m *Model) SetBatch(n int64) error {
 	}
 	m.known = nil
 	return nil
+}
+
+// InlineConstants makes initialisers of the nodes that hold their value as an attribute.
+func (m *Model) InlineConstants() error {
+	var err error
+	m.Nodes = slices.DeleteFunc(m.Nodes, func(n *Node) bool {
+		if n.Op != "Constant" || err != nil {
+			return false
+		}
+		a := n.Attrs
+		var t *Tensor
+		switch {
+		case a.Has("value"):
+			t = a.Tensor("value")
+		case a.Has("value_float"):
+			t = FloatTensor([]float32{a.Float("value_float", 0)})
+		case a.Has("value_floats"):
+			t = FloatTensor(a.Floats("value_floats"), int64(len(a.Floats("value_floats"))))
+		case a.Has("value_int"):
+			t = IntTensor(Int64, []int64{a.Int("value_int", 0)})
+		case a.Has("value_ints"):
+			t = IntTensor(Int64, a.Ints("value_ints"), int64(len(a.Ints("value_ints"))))
+		}
+		if t == nil {
+			err = refuse("%v holds a value that cannot be read", n)
+			return false
+		}
+		m.Inits[n.Outputs[0]] = t
+		return true
+	})
+	return err
 }
