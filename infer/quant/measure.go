@@ -2,6 +2,7 @@ package quant
 
 import (
 	"context"
+	"errors"
 	"math"
 
 	"vigil/infer/ort"
@@ -28,6 +29,9 @@ func (c *Calibration) most(signed bool) int64 {
 	}
 	return 127
 }
+
+// ErrNothing means that no layer is left to be quantised: the model has none with constant weights, or all stay in float.
+var ErrNothing = errors.New("no layer is left to be quantised: name fewer in --float, or choose a lower limit for --auto-float")
 
 // layers quantises every chosen layer and measures each alone, all in one run per sample: beside each float layer stands
 // its 8-bit shadow, which reads the same float input. The mean error per channel goes into the bias, which takes the
@@ -68,6 +72,9 @@ func (c *Calibration) layers(ctx context.Context, p *plan, grids map[string]grid
 		shadow.Nodes = append(shadow.Nodes, s, &onnx.Node{Name: diff, Op: "Sub", Inputs: []string{s.Outputs[0], full}, Outputs: []string{diff}})
 		names = append(names, full, diff)
 		byName[full], byName[diff] = l, l
+	}
+	if len(names) == 0 {
+		return nil, ErrNothing
 	}
 	err := c.overSamples(ctx, shadow, names, "layers", func(name string, v *ort.ProbeValue) {
 		l := byName[name]
