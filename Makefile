@@ -53,9 +53,9 @@ bench-models-no-vnni: ## the same on an emulated processor without VNNI, few run
 	@command -v qemu-x86_64 >/dev/null || { echo "bench-models-no-vnni: qemu-x86_64 is missing: install qemu-user" >&2; exit 1; }
 	@go build -trimpath -o bin/bench-models ./bench/models
 	@for bits in 7 8; do \
-		flags="-only mobilefacenet_foamliu.onnx -weight-bits $$bits -samples 64 -keep .cache/bench/no-vnni $(BENCHFLAGS)"; \
+		flags="-only mobilefacenet_foamliu.onnx -weight-bits $$bits -samples 64 -batch 1 -keep .cache/bench/no-vnni $(BENCHFLAGS)"; \
 		bin/bench-models $$flags -runs 1 -held 1 >/dev/null && \
-		echo "weights of $$bits bits:" && qemu-x86_64 -cpu Haswell bin/bench-models $$flags -runs 3 -held 4 2>/dev/null || exit 1; \
+		echo "weights of $$bits bits:" && qemu-x86_64 -cpu Haswell bin/bench-models $$flags -runs 1 -held 3 2>/dev/null || exit 1; \
 	done
 
 bench-quant: ## our quantisation against Microsoft's on the same pictures; ONNX's checker over every file that we write
@@ -71,7 +71,7 @@ FUZZTIME ?= 30s
 fuzz: ## every fuzz target for FUZZTIME
 	@for p in $$(go list ./...); do \
 		for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
-			echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+			echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$p || exit 1; \
 		done; \
 	done
 

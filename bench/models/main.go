@@ -26,6 +26,7 @@ type options struct {
 	only                string
 	bits                int
 	keep                string
+	most                int
 }
 
 func main() {
@@ -36,6 +37,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "one model file instead of all")
 	flag.IntVar(&o.bits, "weight-bits", 0, "7 or 8; 0 is what the gate of this processor wants")
 	flag.StringVar(&o.keep, "keep", "", "folder of INT8 files: one that is there is taken, another is made and put there")
+	flag.IntVar(&o.most, "batch", 8, "largest batch: 8, or 1 for that alone")
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
 		fmt.Fprintln(os.Stderr, "models:", err)
@@ -79,6 +81,9 @@ func measure(ctx context.Context, rt *ort.Runtime, m open.Model, o options, w *t
 	}
 	agreement := 0.0
 	for _, n := range []int64{1, 8} {
+		if n > int64(o.most) {
+			break
+		}
 		race, a, err := raceAt(ctx, rt, m, n, [2][]byte{fp32, int8}, held, o.runs/int(n)+1)
 		if err != nil {
 			return fmt.Errorf("batch %d: %w", n, err)

@@ -18,8 +18,8 @@ type Race struct {
 	Runs    int
 }
 
-// warmUps are run before anything is timed.
-const warmUps = 3
+// mostWarmUps are run before anything is timed; no more than are timed.
+const mostWarmUps = 3
 
 // RaceEngines runs both in turns, the one that begins changing every time. fill puts values into an input.
 func RaceEngines(ctx context.Context, engines [2]infer.Engine, fill func(input []float32), runs int) (r *Race, err error) {
@@ -43,6 +43,7 @@ func RaceEngines(ctx context.Context, engines [2]infer.Engine, fill func(input [
 	}
 	var took [2][]float64
 	var ratios []float64
+	warmUps := min(mostWarmUps, runs)
 	for k := range runs + warmUps {
 		var pair [2]float64
 		for j := range 2 {
