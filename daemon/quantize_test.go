@@ -33,7 +33,7 @@ func quantized(t *testing.T, code int, args ...string) quantizeReport {
 // YuNet in INT8 finds every annotated face and adds no false one; what the gate thinks of its speed is another matter.
 func TestQuantizedDetectorFindsAllFaces(t *testing.T) {
 	dir := t.TempDir()
-	r := quantized(t, 0, "--stage", "detect", "--calib", infertest.Data(t, "faces", "lfw"), "--samples", "48", "--dialect", "cpu", "--runs", "3", "--force",
+	r := quantized(t, 0, "--stage", "detect", "--calib", infertest.Data(t, "faces", "lfw"), "--samples", "24", "--dialect", "cpu", "--runs", "3", "--force",
 		"--boxes", infertest.Data(t, "photos", "dlib", "training.xml"), "--output", dir)
 	v := r.Variants[0]
 	if v.Detail != "fp32 18 of 18 faces, 0 false; INT8 18 of 18 faces, 0 false" {

@@ -84,7 +84,7 @@ func measure(ctx context.Context, rt *ort.Runtime, m open.Model, o options, w *t
 		if n > int64(o.most) {
 			break
 		}
-		race, a, err := raceAt(ctx, rt, m, n, [2][]byte{fp32, int8}, held, o.runs/int(n)+1)
+		race, a, err := raceAt(ctx, rt, m, n, [2][]byte{fp32, int8}, held, o, (o.runs+int(n)-1)/int(n))
 		if err != nil {
 			return fmt.Errorf("batch %d: %w", n, err)
 		}
@@ -132,7 +132,7 @@ func quantised(ctx context.Context, rt *ort.Runtime, m open.Model, fp32 []byte, 
 }
 
 // raceAt times both at a batch size; at batch 1 it measures how alike they answer, too.
-func raceAt(ctx context.Context, rt *ort.Runtime, m open.Model, n int64, models [2][]byte, held open.Samples, runs int) (race *quant.Race, cosine float64, err error) {
+func raceAt(ctx context.Context, rt *ort.Runtime, m open.Model, n int64, models [2][]byte, held open.Samples, o options, runs int) (race *quant.Race, cosine float64, err error) {
 	var engines [2]infer.Engine
 	defer func() {
 		for _, e := range engines {
@@ -155,7 +155,11 @@ func raceAt(ctx context.Context, rt *ort.Runtime, m open.Model, n int64, models 
 		}
 	}
 	if n == 1 {
-		a, err := quant.Agree(ctx, engines, len(outs), held)
+		fp32, err := reference(ctx, engines[0], m, held, o)
+		if err != nil {
+			return nil, 0, err
+		}
+		a, err := quant.Agree(ctx, [2]infer.Engine{fp32, engines[1]}, len(outs), held)
 		if err != nil {
 			return nil, 0, err
 		}

@@ -18,7 +18,7 @@ type Race struct {
 	Runs    int
 }
 
-// mostWarmUps are run before anything is timed; no more than are timed.
+// mostWarmUps are run before anything is timed; fewer than are timed.
 const mostWarmUps = 3
 
 // RaceEngines runs both in turns, the one that begins changing every time. fill puts values into an input.
@@ -43,7 +43,7 @@ func RaceEngines(ctx context.Context, engines [2]infer.Engine, fill func(input [
 	}
 	var took [2][]float64
 	var ratios []float64
-	warmUps := min(mostWarmUps, runs)
+	warmUps := min(mostWarmUps, runs-1)
 	for k := range runs + warmUps {
 		var pair [2]float64
 		for j := range 2 {

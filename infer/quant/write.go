@@ -130,6 +130,7 @@ func (w *writer) write() error {
 	if w.signed {
 		w.simplifyClips()
 		w.pairsPerReader(copyOf)
+		w.m.RemoveDead()
 		return w.m.Sort()
 	}
 	w.constants(copyOf)
