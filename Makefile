@@ -6,7 +6,7 @@ LDFLAGS    := -X vigil/daemon/core.Version=$(VERSION)
 GOTEST     := go test -race -timeout 15m
 export VIGIL_DATA
 
-.PHONY: build appliance demo test lfw bench bench-fvc soak fuzz lint setup clean
+.PHONY: build appliance demo test lfw bench bench-fvc bench-models bench-models-no-vnni bench-quant soak fuzz lint setup clean
 
 build: ## the binary, for this machine
 	@scripts/setup build
@@ -45,6 +45,30 @@ bench-fvc: ## fingerprints: NIST's mindtct and bozorth3 on the open FVC sets, an
 	@bench/nbis/setup
 	@go run ./bench/fvc -data $(VIGIL_DATA)/fingerprints $(if $(REPORT),-out $(REPORT))
 
+bench-models: ## fp32 against INT8 of every public model, batch 1 and 8, one thread, with the gate's verdict (needs a quiet machine)
+	@scripts/setup demo
+	@go build -trimpath -o bin/bench-models ./bench/models
+	@bin/bench-models $(BENCHFLAGS)
+
+# ONNX Runtime picks its kernels by CPUID and has no switch for them, so VNNI is emulated away: qemu-user (Debian package
+# qemu-user) runs the same binary on a Haswell, whose AVX2 sums pairs of uint8 x int8 in 16 bits. Files and fp32's
+# answers are made natively first, for the emulator takes a minute for one picture in float. Its times say nothing about a
+# processor: the agreement with fp32, with and without the reduced range of weights, is what this run is for.
+bench-models-no-vnni: ## the same on an emulated processor without VNNI, few runs: does the gate come out right there?
+	@scripts/setup demo
+	@command -v qemu-x86_64 >/dev/null || { echo "bench-models-no-vnni: qemu-x86_64 is missing: install qemu-user" >&2; exit 1; }
+	@go build -trimpath -o bin/bench-models ./bench/models
+	@for bits in 7 8; do \
+		flags="-only mobilefacenet_foamliu.onnx -weight-bits $$bits -samples 64 -held 8 -batch 1 -keep .cache/bench/no-vnni $(BENCHFLAGS)"; \
+		bin/bench-models $$flags -runs 1 >/dev/null && \
+		echo "weights of $$bits bits:" && qemu-x86_64 -cpu Haswell bin/bench-models $$flags -runs 1 2>/dev/null || exit 1; \
+	done
+
+bench-quant: ## our quantisation against Microsoft's on the same pictures; ONNX's checker over every file that we write
+	@scripts/setup demo
+	@bench/setup
+	@go run ./bench/peer $(BENCHFLAGS)
+
 soak: ## 10,000 frames: goroutines, descriptors and memory must stay flat
 	@scripts/setup demo
 	VIGIL_SOAK_FRAMES=10000 go test -count=1 -run 'TestSteadyState' -v -timeout 30m ./daemon/core
@@ -53,7 +77,7 @@ FUZZTIME ?= 30s
 fuzz: ## every fuzz target for FUZZTIME
 	@for p in $$(go list ./...); do \
 		for f in $$(go test -list '^Fuzz' $$p | grep '^Fuzz'); do \
-			echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+			echo "$$p $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x $$p || exit 1; \
 		done; \
 	done
 

@@ -19,6 +19,7 @@ import (
 // evalOptions are the flags of `vigild eval`.
 type evalOptions struct {
 	models, preset, bundle, library string
+	dpi                             float64
 	threads                         int
 	precision                       []string
 	scores                          []string
@@ -56,7 +57,8 @@ func (a *app) evalCommand() *cobra.Command {
 	f := c.PersistentFlags()
 	f.StringVar(&o.models, "models", "", "folder of the weights of --preset")
 	f.StringVar(&o.preset, "preset", "face", "built-in manifest; empty reads bundle.json from --models")
-	f.StringVar(&o.bundle, "bundle", "", "folder of a bundle with its bundle.json, instead of --models")
+	f.StringVar(&o.bundle, "bundle", "", "folder of a bundle with its bundle.json, instead of --models; \"built-in\" is the fingerprint bundle in the binary")
+	f.Float64Var(&o.dpi, "dpi", 0, "pixels per inch of fingerprints; 0 means 500")
 	f.StringVar(&o.pictures, "pictures", "", "folder of the pictures")
 	f.StringSliceVar(&o.precision, "precision", []string{eval.FP32}, "precisions of the bundle to run side by side: fp32, int8")
 	f.StringArrayVar(&o.scores, "scores", nil, "another system's scores, as [NAME=]FILE; may be repeated")

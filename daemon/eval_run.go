@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
+	"vigil/daemon/core"
 	"vigil/infer"
+	"vigil/infer/builtin"
 	"vigil/infer/eval"
 	"vigil/infer/face"
+	"vigil/infer/finger"
 	"vigil/infer/ort"
 	"vigil/infer/preset"
 	"vigil/sensors"
@@ -22,22 +26,19 @@ const maxWrittenScores = 1_000_000
 // bundleSystem is a bundle at one precision, loaded.
 type bundleSystem struct {
 	name, title string
-	pipe        *face.Pipeline
+	extractor   eval.Extractor
+	pipe        *face.Pipeline // nil for fingers
 }
 
 // each loads the bundle at one precision after the other and calls f. Without a bundle it calls nothing.
 func (e *evaluation) each(ctx context.Context, f func(s *bundleSystem) error) (err error) {
 	o := e.o
-	if o.models == "" && o.bundle == "" {
+	if !o.runsBundle() {
 		return nil
 	}
 	dir, manifest, err := o.manifest()
 	if err != nil {
 		return err
-	}
-	if manifest.Modality != "face" {
-		return fmt.Errorf("bundle %s is of the modality %q: this command runs face bundles; give the scores of others by --scores",
-			manifest.ID, manifest.Modality)
 	}
 	var models []*infer.Model
 	for _, precision := range o.precision { // all of them, before the work on the first
@@ -45,9 +46,9 @@ func (e *evaluation) each(ctx context.Context, f func(s *bundleSystem) error) (e
 		if err != nil {
 			return err
 		}
-		model, err := infer.FromDir(os.DirFS(dir), m)
+		model, err := infer.FromDir(dir, m)
 		if err != nil {
-			return fmt.Errorf("%s: %w", dir, err)
+			return fmt.Errorf("cannot use bundle %s: %w", m.ID, err)
 		}
 		models = append(models, model)
 	}
@@ -57,35 +58,56 @@ func (e *evaluation) each(ctx context.Context, f func(s *bundleSystem) error) (e
 	}
 	defer func() { err = errors.Join(err, rt.Close()) }()
 	for i, m := range models {
-		if err := one(ctx, rt, m, o.precision[i], f); err != nil {
+		if err := e.one(ctx, rt, m, o.precision[i], f); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func one(ctx context.Context, rt *ort.Runtime, m *infer.Model, precision string, f func(s *bundleSystem) error) (err error) {
-	pipe, err := face.New(ctx, rt, m)
-	if err != nil {
+// one loads a bundle at one precision and calls f.
+func (e *evaluation) one(ctx context.Context, rt *ort.Runtime, m *infer.Model, precision string, f func(s *bundleSystem) error) (err error) {
+	b := &bundleSystem{name: precision, title: m.Manifest.ID + " at " + precision + " on " + rt.Name()}
+	if m.Manifest.Modality == core.Finger {
+		pipe, err := finger.New(ctx, rt, m)
+		if err != nil {
+			return err
+		}
+		b.extractor = eval.Fingers(pipe, decoder(), e.o.dpi)
+		return errors.Join(f(b), pipe.Close())
+	}
+	if b.pipe, err = face.New(ctx, rt, m); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, pipe.Close()) }()
-	return f(&bundleSystem{name: precision, title: m.Manifest.ID + " at " + precision + " on " + rt.Name(), pipe: pipe})
+	b.extractor = eval.Faces(b.pipe, decoder())
+	return errors.Join(f(b), b.pipe.Close())
 }
 
-// manifest is that of the preset or of the folder's bundle.json.
-func (o *evalOptions) manifest() (dir string, m *infer.Manifest, err error) {
-	dir, name := o.models, o.preset
+// builtIn names the bundle in the binary.
+const builtIn = "built-in"
+
+// runsBundle reports whether the flags name a bundle.
+func (o *evalOptions) runsBundle() bool { return o.models != "" || o.bundle != "" }
+
+// manifest is that of the preset, of the folder's bundle.json or of the bundle in the binary, with the files.
+func (o *evalOptions) manifest() (dir fs.FS, m *infer.Manifest, err error) {
+	path, name := o.models, o.preset
 	if o.bundle != "" {
-		dir, name = o.bundle, ""
+		path, name = o.bundle, ""
+	}
+	dir = os.DirFS(path)
+	if o.bundle == builtIn {
+		if dir, err = builtin.FingerFiles(); err != nil {
+			return nil, nil, err
+		}
 	}
 	if name != "" {
 		m, err = preset.Load(name)
 		return dir, m, err
 	}
-	model, err := infer.FromDir(os.DirFS(dir), nil)
+	model, err := infer.FromDir(dir, nil)
 	if err != nil {
-		return dir, nil, fmt.Errorf("%s: %w", dir, err)
+		return dir, nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return dir, model.Manifest, nil
 }
@@ -107,7 +129,7 @@ func (e *evaluation) verify(ctx context.Context, protocols []*eval.Protocol) err
 	progress := e.progress()
 	runs := make([][]*eval.Run, len(protocols))
 	err := e.each(ctx, func(s *bundleSystem) error {
-		x := eval.Faces(s.pipe, decoder())
+		x := s.extractor
 		a, err := eval.Acquire(ctx, protocols[0].Samples, x, progress)
 		if err != nil {
 			return err
@@ -186,7 +208,7 @@ func (e *evaluation) identify(ctx context.Context, s *eval.Search) error {
 	progress := e.progress()
 	var runs []*eval.SearchRun
 	err := e.each(ctx, func(b *bundleSystem) error {
-		x := eval.Faces(b.pipe, decoder())
+		x := b.extractor
 		a, err := eval.Acquire(ctx, s.Samples, x, progress)
 		if err != nil {
 			return err
@@ -209,15 +231,17 @@ func (e *evaluation) identify(ctx context.Context, s *eval.Search) error {
 	return nil
 }
 
-// livenessScore reads the likelihood of a bona fide presentation from a face. The face pipeline of this version measures
-// none.
-func livenessScore(*face.Face) (float64, bool) { return 0, false }
+// livenessScore reads the likelihood of a bona fide presentation from a face.
+func livenessScore(f *face.Face) (float64, bool) { return float64(f.Liveness), f.HasLiveness }
 
 // liveness runs every precision over a list of presentations.
 func (e *evaluation) liveness(ctx context.Context, list []eval.Presentation) error {
 	progress := e.progress()
 	var runs []*eval.LivenessRun
 	err := e.each(ctx, func(b *bundleSystem) error {
+		if b.pipe == nil {
+			return fmt.Errorf("%s judges no liveness: name a face bundle that does", b.title)
+		}
 		x := eval.FaceLiveness(b.pipe, decoder(), livenessScore)
 		r, err := eval.Present(ctx, b.name, e.o.pictures, list, x, progress)
 		if err == nil {

@@ -15,9 +15,12 @@ import (
 //go:embed finger
 var files embed.FS
 
+// FingerFiles is the fingerprint bundle as a folder.
+func FingerFiles() (fs.FS, error) { return fs.Sub(files, "finger") }
+
 // Finger returns the fingerprint bundle.
 func Finger() (*infer.Model, error) {
-	dir, err := fs.Sub(files, "finger")
+	dir, err := FingerFiles()
 	if err != nil {
 		return nil, err
 	}

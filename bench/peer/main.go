@@ -1,0 +1,298 @@
+// Command peer quantises the public embedder with ours and with Microsoft's onnxruntime.quantization on the same
+// calibration pictures, and prints one table: accuracy on the aligned LFW pairs, how near the embeddings stay to fp32, and
+// latency on one thread. `make bench-quant` runs it, after bench/setup made the Python environment. Every file that we
+// write, for every public model and both dialects, goes through ONNX's own checker and strict shape inference first.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"vigil/bench/open"
+	"vigil/infer"
+	"vigil/infer/eval"
+	"vigil/infer/ort"
+	"vigil/infer/quant"
+)
+
+const python = ".cache/bench/venv/bin/python"
+
+type options struct {
+	out           string
+	samples, runs int
+	method        string
+	skipCheck     bool
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.out, "out", ".cache/bench/quant", "folder for the files made")
+	flag.IntVar(&o.samples, "samples", 128, "calibration pictures")
+	flag.IntVar(&o.runs, "runs", 100, "timed runs")
+	flag.StringVar(&o.method, "method", string(quant.MSE), "our method")
+	flag.BoolVar(&o.skipCheck, "skip-check", false, "only the table, no checker over the other models")
+	flag.Parse()
+	if err := run(context.Background(), o); err != nil {
+		fmt.Fprintln(os.Stderr, "peer:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, o options) (err error) {
+	rt, err := ort.Open(ort.Options{Threads: 1})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rt.Close()) }()
+	if err := os.MkdirAll(o.out, 0o755); err != nil {
+		return err
+	}
+	var files []string
+	for _, m := range open.Models() {
+		n := 4 // enough for a file to check
+		if m.File == open.Embedder {
+			n = o.samples
+		} else if o.skipCheck {
+			continue
+		}
+		made, err := ours(ctx, rt, m, n, o)
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.File, err)
+		}
+		files = append(files, made...)
+	}
+	if err := command(ctx, append([]string{"bench/peer.py", "check"}, files...)...); err != nil {
+		return fmt.Errorf("ONNX's checker refuses a file: %w", err)
+	}
+	i := slices.IndexFunc(open.Models(), func(m open.Model) bool { return m.File == open.Embedder })
+	m := open.Models()[i]
+	if err := peers(ctx, m, o); err != nil {
+		return err
+	}
+	return compare(ctx, rt, m, o)
+}
+
+func command(ctx context.Context, args ...string) error {
+	c := exec.CommandContext(ctx, python, args...)
+	c.Stdout, c.Stderr = os.Stderr, os.Stderr
+	return c.Run()
+}
+
+// ours writes both dialects of a model.
+func ours(ctx context.Context, rt *ort.Runtime, m open.Model, n int, o options) (files []string, err error) {
+	data, err := m.Read()
+	if err != nil {
+		return nil, err
+	}
+	s, err := m.Take(n, 0)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(os.Stderr, "ours: %s on %d pictures\n", m.File, n)
+	c, err := quant.Calibrate(ctx, rt, data, []infer.Tensor{m.Input}, s, quant.Options{Method: quant.Method(o.method)})
+	if err != nil {
+		return nil, err
+	}
+	for _, dialect := range []string{infer.DialectCPU, infer.DialectTensorRT} {
+		q, err := c.Write(ctx, dialect)
+		if err != nil {
+			return nil, err
+		}
+		path := filepath.Join(o.out, fmt.Sprintf("ours %s %s", dialect, m.File))
+		if err := os.WriteFile(path, q.Data, 0o644); err != nil {
+			return nil, err
+		}
+		files = append(files, path)
+	}
+	return files, nil
+}
+
+// peers hands the calibration pictures, as the tensors that ours saw, to the peer.
+func peers(ctx context.Context, m open.Model, o options) error {
+	s, err := m.Take(o.samples, 0)
+	if err != nil {
+		return err
+	}
+	var raw bytes.Buffer
+	input := make([]float32, m.Input.Elements())
+	for i := range s.Len() {
+		if err := s.Fill(ctx, i, input); err != nil {
+			return err
+		}
+		if err := binary.Write(&raw, binary.LittleEndian, input); err != nil {
+			return err
+		}
+	}
+	calib := filepath.Join(o.out, "calib.raw")
+	if err := os.WriteFile(calib, raw.Bytes(), 0o644); err != nil {
+		return err
+	}
+	model := filepath.Join(open.Data(), "models", m.File)
+	return command(ctx, "bench/peer.py", "quantize", model, m.Input.Name, calib, fmt.Sprint(o.samples), o.out)
+}
+
+// compare prints the table.
+func compare(ctx context.Context, rt *ort.Runtime, m open.Model, o options) error {
+	fp32, err := m.Read()
+	if err != nil {
+		return err
+	}
+	file, err := os.Open(filepath.Join(open.Data(), "protocols", "lfw_aligned112_pairs_open.txt"))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	pairs, err := eval.ParsePairs(file)
+	if err != nil {
+		return err
+	}
+	reference, err := embeddings(ctx, rt, m, fp32, pairs)
+	if err != nil {
+		return err
+	}
+	paths, err := filepath.Glob(filepath.Join(o.out, "*.onnx"))
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d aligned pairs, %d calibration pictures, %s, one thread\n", len(pairs), o.samples, rt.Name())
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "MODEL\tACCURACY %\tMEAN COSINE\tWORST\tSCORE RMS\tFP32/THIS")
+	fmt.Fprintf(w, "fp32\t%.2f\t\t\t\t\n", 100*accuracy(pairs, reference))
+	for _, path := range paths {
+		label := strings.TrimSuffix(filepath.Base(path), ".onnx")
+		mine := strings.HasPrefix(label, "ours ") && strings.HasSuffix(label, strings.TrimSuffix(m.File, ".onnx"))
+		if !mine && !strings.HasPrefix(label, "peer ") {
+			continue
+		}
+		if err := row(ctx, rt, m, o, w, label, path, fp32, pairs, reference); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return w.Flush()
+}
+
+func row(ctx context.Context, rt *ort.Runtime, m open.Model, o options, w *tabwriter.Writer, label, path string, fp32 []byte, pairs []eval.Pair, reference map[string][]float32) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	got, err := embeddings(ctx, rt, m, data, pairs)
+	if err != nil {
+		return err
+	}
+	mean, worst, rms := 0.0, 1.0, 0.0
+	for name, v := range got {
+		c := dot(v, reference[name])
+		mean += c / float64(len(got))
+		worst = min(worst, c)
+	}
+	for _, p := range pairs {
+		a, b := key(p.A, p.IA), key(p.B, p.IB)
+		d := dot(got[a], got[b]) - dot(reference[a], reference[b])
+		rms += d * d / float64(len(pairs))
+	}
+	race, err := race(ctx, rt, m, [2][]byte{fp32, data}, o.runs)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "%s\t%.2f\t%.4f\t%.4f\t%.4f\t%.2f (%.2f..%.2f)\n", label, 100*accuracy(pairs, got), mean, worst, math.Sqrt(rms), race.Ratio, race.Low, race.High)
+	return nil
+}
+
+func key(name string, i int) string {
+	return filepath.Join(name, fmt.Sprintf("%s_%04d.jpg", name, i))
+}
+
+func dot(a, b []float32) (sum float64) {
+	for i := range a {
+		sum += float64(a[i]) * float64(b[i])
+	}
+	return sum
+}
+
+// accuracy is the share of right answers with the threshold of the other half, without the mirrored crop.
+func accuracy(pairs []eval.Pair, of map[string][]float32) float64 {
+	var halves [2]eval.Scores
+	folds := pairs[len(pairs)-1].Fold + 1
+	for _, p := range pairs {
+		h := &halves[p.Fold*2/folds]
+		s := dot(of[key(p.A, p.IA)], of[key(p.B, p.IB)])
+		if p.Mated {
+			h.Mated = append(h.Mated, s)
+		} else {
+			h.NonMated = append(h.NonMated, s)
+		}
+	}
+	right := 0.0
+	for i := range halves {
+		halves[i].Sort()
+	}
+	for i := range halves {
+		n := len(halves[i].Mated) + len(halves[i].NonMated)
+		right += halves[i].Accuracy(halves[1-i].BestThreshold()) * float64(n)
+	}
+	return right / float64(len(pairs))
+}
+
+// embeddings are the unit vectors of all pictures of the pairs.
+func embeddings(ctx context.Context, rt *ort.Runtime, m open.Model, model []byte, pairs []eval.Pair) (out map[string][]float32, err error) {
+	e, err := rt.Load(ctx, model, []infer.Tensor{m.Input}, m.Outputs)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, e.Close()) }()
+	io, err := e.NewIO()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, io.Close()) }()
+	out = map[string][]float32{}
+	for _, p := range pairs {
+		for _, name := range []string{key(p.A, p.IA), key(p.B, p.IB)} {
+			if out[name] != nil {
+				continue
+			}
+			if err := m.Fill(ctx, filepath.Join(open.Data(), "faces", m.Pictures, name), io.Input(0)); err != nil {
+				return nil, err
+			}
+			if err := io.Run(ctx); err != nil {
+				return nil, err
+			}
+			v := slices.Clone(io.Output(0))
+			length := float32(math.Sqrt(dot(v, v)))
+			for i := range v {
+				v[i] /= length
+			}
+			out[name] = v
+		}
+	}
+	return out, nil
+}
+
+func race(ctx context.Context, rt *ort.Runtime, m open.Model, models [2][]byte, runs int) (r *quant.Race, err error) {
+	var engines [2]infer.Engine
+	for i, data := range models {
+		if engines[i], err = rt.Load(ctx, data, []infer.Tensor{m.Input}, m.Outputs); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, engines[i].Close()) }()
+	}
+	s, err := m.Take(1, 0)
+	if err != nil {
+		return nil, err
+	}
+	var failed error
+	r, err = quant.RaceEngines(ctx, engines, func(in []float32) { failed = errors.Join(failed, s.Fill(ctx, 0, in)) }, runs)
+	return r, errors.Join(err, failed)
+}
