@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"vigil/infer"
 	"vigil/kernels/minutiae"
@@ -22,9 +23,10 @@ const turns = 4
 
 // describer turns minutiae into a template.
 type describer struct {
-	eng      infer.Engine
+	loaded   *infer.Loaded
 	io       infer.IO
 	params   sampleParams
+	append   func(row []int8, m minutiae.Minutia, description []float32) bool
 	rows     int // minutiae of one run
 	span     int // inputs of one minutia
 	features int // channels of the feature map
@@ -37,8 +39,12 @@ func newDescriber(ctx context.Context, rt infer.Runtime, m *infer.Model, s *infe
 		return nil, fmt.Errorf("stage %s: %w", s.Name, err)
 	}
 	var err error
-	if d.eng, d.io, err = load(ctx, rt, m, s); err != nil {
-		return nil, errors.Join(err, d.close())
+	if d.loaded, err = infer.LoadStage(ctx, rt, m, s); err != nil {
+		return nil, err
+	}
+	d.io, d.append = d.loaded.IO, minutiae.Append
+	if slices.Contains(d.loaded.Choice.Operators, infer.OpL2NormalizeQuantize) {
+		d.append = minutiae.AppendWhole // the graph has scaled and rounded
 	}
 	return d, nil
 }
@@ -83,7 +89,7 @@ func (d *describer) run(ctx context.Context, e *extractor, row []int8) error {
 	for i := range e.found {
 		f := &e.found[i]
 		m := minutiae.Minutia{X: f.x, Y: f.y, Angle: f.angle, Quality: sigmoid(f.logit)}
-		minutiae.Append(row, m, out[i*minutiae.DescriptorBytes:][:minutiae.DescriptorBytes])
+		d.append(row, m, out[i*minutiae.DescriptorBytes:][:minutiae.DescriptorBytes])
 	}
 	return nil
 }
@@ -146,4 +152,4 @@ func (d *describer) bilinear(dst []float32, e *extractor, fx, fy float32) {
 
 func abs(v float32) float32 { return max(v, -v) }
 
-func (d *describer) close() error { return closeBoth(d.io, d.eng) }
+func (d *describer) close() error { return d.loaded.Close() }

@@ -48,7 +48,7 @@ type cellParams struct {
 
 // extractor finds finger, ridges and minutiae.
 type extractor struct {
-	eng    infer.Engine
+	loaded *infer.Loaded
 	io     infer.IO
 	w, h   int // pixels of the input
 	cw, ch int // cells of the outputs
@@ -69,9 +69,10 @@ func newExtractor(ctx context.Context, rt infer.Runtime, m *infer.Model, s *infe
 	}
 	e.found = make([]candidate, 0, e.cw*e.ch)
 	var err error
-	if e.eng, e.io, err = load(ctx, rt, m, s); err != nil {
-		return nil, errors.Join(err, e.close())
+	if e.loaded, err = infer.LoadStage(ctx, rt, m, s); err != nil {
+		return nil, err
 	}
+	e.io = e.loaded.IO
 	return e, nil
 }
 
@@ -160,7 +161,7 @@ func sigmoid(v float32) float32 { return float32(1 / (1 + math.Exp(-float64(v)))
 
 func (e *extractor) close() error {
 	clear(e.found[:cap(e.found)])
-	return closeBoth(e.io, e.eng)
+	return e.loaded.Close()
 }
 
 // middle is the corner of the cw x ch window of a grey picture that holds most of the finger: the window about the centre

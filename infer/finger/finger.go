@@ -97,25 +97,6 @@ func (p *Pipeline) load(ctx context.Context, rt infer.Runtime, m *infer.Model) (
 	return nil
 }
 
-// load makes the engine of a stage with one bound IO and warms it up.
-func load(ctx context.Context, rt infer.Runtime, m *infer.Model, s *infer.Stage) (eng infer.Engine, io infer.IO, err error) {
-	w, err := m.Open(s.File)
-	if err != nil {
-		return nil, nil, err
-	}
-	eng, err = rt.Load(ctx, w.Bytes(), s.Inputs, s.Outputs)
-	if err = errors.Join(err, w.Close()); err != nil {
-		return eng, nil, fmt.Errorf("stage %s, file %s: %w", s.Name, s.File, err)
-	}
-	if io, err = eng.NewIO(); err != nil {
-		return eng, nil, fmt.Errorf("stage %s, file %s: %w", s.Name, s.File, err)
-	}
-	if err = io.Run(ctx); err != nil {
-		return eng, io, fmt.Errorf("stage %s: %s loads, but its warm-up run fails: this model cannot be used: %w", s.Name, s.File, err)
-	}
-	return eng, io, nil
-}
-
 // ModelID is the id under which the pipeline's templates may be compared.
 func (p *Pipeline) ModelID() string { return p.manifest.ID }
 
@@ -240,17 +221,5 @@ func (p *Pipeline) Close() error {
 	}
 	clear(p.gray)
 	clear(p.spare)
-	return errors.Join(errs...)
-}
-
-// closeBoth closes an IO, then its engine; either may be nil.
-func closeBoth(io infer.IO, eng infer.Engine) error {
-	var errs []error
-	if io != nil {
-		errs = append(errs, io.Close())
-	}
-	if eng != nil {
-		errs = append(errs, eng.Close())
-	}
 	return errors.Join(errs...)
 }

@@ -3,7 +3,7 @@
 
 #include "ops.h"
 
-#define same(a, b) _Static_assert((a) == (b), #a " is not " #b)
+#define same(a, b) _Static_assert((size_t)(a) == (size_t)(b), #a " is not " #b)
 #define at(index, function) same((index) * sizeof(void *), offsetof(OrtApi, function))
 #define field(ours, theirs) same(offsetof(vigil_op, ours), offsetof(struct OrtCustomOp, theirs))
 
