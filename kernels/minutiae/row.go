@@ -64,15 +64,16 @@ func AppendWhole(row []int8, m Minutia, description []float32) bool {
 	if !fits(row, m) || len(description) != DescriptorBytes {
 		return false
 	}
-	out, some := next(row), false
+	out, some := next(row), int8(0)
 	for i, v := range description {
 		out[i] = int8(v)
-		some = some || v != 0
+		some |= out[i]
 	}
-	if some {
-		place(row, m)
+	if some == 0 {
+		return false
 	}
-	return some
+	place(row, m)
+	return true
 }
 
 // Quantise scales a description to the length 127 and rounds half to even. One that is empty or not a number gives zeros
