@@ -106,7 +106,11 @@ func printStage(w io.Writer, s *infer.Stage) {
 	printStep(w, "before", s.Pre)
 	printStep(w, "after", s.Post)
 	for _, v := range s.Variants {
-		fmt.Fprintf(w, "  variant      %s in dialect %s: %s; calibrated with %s\n", v.Precision, v.Dialect, v.File, v.Calibration)
+		how := "calibrated with " + v.Calibration
+		if v.Dialect == infer.DialectOps {
+			how = "with our operators " + strings.Join(v.Operators, ", ")
+		}
+		fmt.Fprintf(w, "  variant      %s in dialect %s: %s; %s\n", v.Precision, v.Dialect, v.File, how)
 		fmt.Fprintf(w, "    gate       %v; %s, %.2f ms against %.2f ms in float on %s\n", v.Gate, v.Gate.DataSet,
 			v.Gate.Seconds*1e3, v.Gate.FP32Seconds*1e3, v.Gate.Machine)
 	}

@@ -25,7 +25,7 @@ type quantizeOptions struct {
 	float                                  []string
 	autoFloat                              string
 	dialect                                string
-	pairs, pictures, boxes                 string
+	pairs, pictures, boxes, prints         string
 	mostLoss                               float64
 	runs                                   int
 	force                                  bool
@@ -39,8 +39,8 @@ func (a *app) quantizeCommand() *cobra.Command {
 		Long: "Calibrate the model of a stage on pictures, write it with explicit quantisation in two dialects (ONNX\n" +
 			"Runtime on the CPU, TensorRT), and measure accuracy and latency beside fp32 on this machine. A variant\n" +
 			"that is slower or loses more than --most-loss stays out, with the reason; --force puts it in, marked.\n" +
-			"Accuracy is measured on --pairs and --pictures (embed), on --boxes (detect), or else as agreement with\n" +
-			"fp32 on pictures of --calib that were not calibrated on. BUNDLE is a folder with bundle.json and weights;\n" +
+			"Accuracy is measured on --pairs and --pictures (embed), on --boxes (detect), on --prints (extract of a\n" +
+			"finger bundle), or else as agreement with fp32 on pictures of --calib that were not calibrated on. BUNDLE is a folder with bundle.json and weights;\n" +
 			"the variants and the new bundle.json go there, or to --output. Needs no provisioned device.\n" +
 			"Exit code 4: no variant passed.",
 		Args: exactly("a BUNDLE"),
@@ -66,6 +66,7 @@ func (a *app) quantizeCommand() *cobra.Command {
 	f.StringVar(&o.pairs, "pairs", "", "protocol in the layout of LFW's pairs.txt, to measure an embedder")
 	f.StringVar(&o.pictures, "pictures", "", "folder with a folder per person, for --pairs")
 	f.StringVar(&o.boxes, "boxes", "", "annotations in the layout of dlib's training.xml, to measure a detector")
+	f.StringVar(&o.prints, "prints", "", "folder of fingerprints FINGER_IMPRESSION.png, to measure the extract stage of a finger bundle")
 	f.Float64Var(&o.mostLoss, "most-loss", 0.001, "by how much the accuracy may fall: 0.001 is 0.1 percentage points")
 	f.IntVar(&o.runs, "runs", 100, "timed runs of each precision")
 	f.BoolVar(&o.force, "force", false, "keep a variant that was refused, marked as forced")

@@ -15,9 +15,11 @@ import (
 	"slices"
 	"strings"
 
+	"vigil/daemon/core"
 	"vigil/infer"
 	"vigil/infer/eval"
 	"vigil/infer/face"
+	"vigil/infer/finger"
 	"vigil/infer/ort"
 	"vigil/infer/preset"
 	"vigil/infer/quant"
@@ -32,7 +34,8 @@ type quantizer struct {
 	rt     *ort.Runtime // one thread: latency is compared per thread
 	model  *infer.Model
 	stage  *infer.Stage
-	pipe   *face.Pipeline // fp32
+	pipe   *face.Pipeline   // fp32; nil for a finger bundle
+	prints *finger.Pipeline // fp32; nil for a face bundle
 	decode func(context.Context, string) (*sensors.Frame, error)
 	fp32   *quantizeEvidence // measured once for all dialects
 }
@@ -62,13 +65,31 @@ func openQuantizer(ctx context.Context, o quantizeOptions, stderr io.Writer) (q 
 	if q.rt, err = ort.Open(ort.Options{Library: o.library, Threads: 1}); err != nil {
 		return nil, err
 	}
-	if q.pipe, err = face.New(ctx, q.rt, q.model); err != nil {
+	plain, err := eval.AtPrecision(q.model.Manifest, eval.FP32, infer.DialectCPU)
+	if err == nil {
+		fp32 := &infer.Model{Manifest: plain, Open: q.model.Open}
+		if plain.Modality == core.Finger {
+			q.prints, err = finger.New(ctx, q.rt, fp32)
+		} else {
+			q.pipe, err = face.New(ctx, q.rt, fp32)
+		}
+	}
+	if err != nil {
 		return nil, errors.Join(err, q.rt.Close())
 	}
 	return q, nil
 }
 
-func (q *quantizer) close() error { return errors.Join(q.pipe.Close(), q.rt.Close()) }
+func (q *quantizer) close() error {
+	var errs []error
+	if q.pipe != nil {
+		errs = append(errs, q.pipe.Close())
+	}
+	if q.prints != nil {
+		errs = append(errs, q.prints.Close())
+	}
+	return errors.Join(append(errs, q.rt.Close())...)
+}
 
 // checkStage finds the stage and refuses what cannot be fed with pictures here.
 func (q *quantizer) checkStage() error {
@@ -82,11 +103,15 @@ func (q *quantizer) checkStage() error {
 	if q.stage = m.Stage(q.o.stage); q.stage == nil || q.stage.File == "" {
 		return fmt.Errorf("bundle %s has no stage %q that runs a model; it has %s", m.ID, q.o.stage, strings.Join(have, ", "))
 	}
-	if m.Modality != "face" || q.o.stage != face.StageDetect && q.o.stage != face.StageEmbed {
-		return fmt.Errorf("stage %q of modality %q: only %q and %q of a face bundle can be calibrated on pictures", q.o.stage, m.Modality, face.StageDetect, face.StageEmbed)
+	isFace := m.Modality == core.Face && (q.o.stage == face.StageDetect || q.o.stage == face.StageEmbed)
+	isFinger := m.Modality == core.Finger && q.o.stage == finger.StageExtract
+	if !isFace && !isFinger {
+		return fmt.Errorf("stage %q of modality %q: only %q and %q of a face bundle, and %q of a finger bundle, can be calibrated on pictures",
+			q.o.stage, m.Modality, face.StageDetect, face.StageEmbed, finger.StageExtract)
 	}
-	if q.o.pairs != "" && q.o.stage != face.StageEmbed || q.o.boxes != "" && q.o.stage != face.StageDetect {
-		return fmt.Errorf("stage %q cannot be measured so: --pairs is for %q, --boxes for %q", q.o.stage, face.StageEmbed, face.StageDetect)
+	if q.o.pairs != "" && q.o.stage != face.StageEmbed || q.o.boxes != "" && q.o.stage != face.StageDetect || q.o.prints != "" && !isFinger {
+		return fmt.Errorf("stage %q cannot be measured so: --pairs is for %q, --boxes for %q, --prints for %q", q.o.stage,
+			face.StageEmbed, face.StageDetect, finger.StageExtract)
 	}
 	return nil
 }
@@ -186,7 +211,7 @@ func (q *quantizer) evidence(ctx context.Context, v *quantizeVariant, file strin
 	}
 	defer func() { engines[0].Close(); engines[1].Close() }()
 	e := &quant.Evidence{Machine: machine() + ", " + q.rt.Name()}
-	if q.o.pairs == "" && q.o.boxes == "" {
+	if q.o.pairs == "" && q.o.boxes == "" && q.o.prints == "" {
 		a, err := quant.Agree(ctx, engines, len(q.stage.Outputs), held)
 		if err != nil {
 			return nil, err
@@ -222,17 +247,12 @@ func (q *quantizer) engines(ctx context.Context, models ...[]byte) (e [2]infer.E
 
 // labelled measures both precisions on the labelled set.
 func (q *quantizer) labelled(ctx context.Context, e *quant.Evidence, v *quantizeVariant, file string, int8 []byte) (err error) {
-	if q.fp32 == nil {
-		if q.fp32, err = q.measure(ctx, q.pipe, "fp32"); err != nil {
-			return err
-		}
+	var got *quantizeEvidence
+	if q.prints != nil {
+		got, err = q.labelledPrints(ctx, v, file, int8)
+	} else {
+		got, err = q.labelledFaces(ctx, v, file, int8)
 	}
-	pipe, err := face.New(ctx, q.rt, q.with(file, int8))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, pipe.Close()) }()
-	got, err := q.measure(ctx, pipe, v.Dialect)
 	if err != nil {
 		return err
 	}
@@ -242,10 +262,74 @@ func (q *quantizer) labelled(ctx context.Context, e *quant.Evidence, v *quantize
 	return nil
 }
 
+// labelledFaces measures the face pipeline with the variant, and once as it is.
+func (q *quantizer) labelledFaces(ctx context.Context, v *quantizeVariant, file string, int8 []byte) (got *quantizeEvidence, err error) {
+	if q.fp32 == nil {
+		if q.fp32, err = q.measure(ctx, q.pipe, "fp32"); err != nil {
+			return nil, err
+		}
+	}
+	pipe, err := face.New(ctx, q.rt, q.with(file, int8))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, pipe.Close()) }()
+	return q.measure(ctx, pipe, v.Dialect)
+}
+
+// labelledPrints measures the finger pipeline with the variant, and once as it is.
+func (q *quantizer) labelledPrints(ctx context.Context, v *quantizeVariant, file string, int8 []byte) (got *quantizeEvidence, err error) {
+	if q.fp32 == nil {
+		if q.fp32, err = q.measurePrints(ctx, q.prints, "fp32"); err != nil {
+			return nil, err
+		}
+	}
+	pipe, err := finger.New(ctx, q.rt, q.with(file, int8))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, pipe.Close()) }()
+	return q.measurePrints(ctx, pipe, v.Dialect)
+}
+
+// measurePrints is the EER of every impression with every other.
+func (q *quantizer) measurePrints(ctx context.Context, pipe *finger.Pipeline, what string) (*quantizeEvidence, error) {
+	p, err := eval.FVC(q.o.prints, eval.EveryImpression)
+	if err != nil {
+		return nil, err
+	}
+	bar := newProgress(q.stderr, "accuracy of "+what+": pictures")
+	run, err := eval.Collect(ctx, what, p, eval.Fingers(pipe, q.decode, 0), func(step string, done, total int) {
+		if step == "samples" {
+			bar.update(done, total)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	var scores eval.Scores
+	for i, c := range p.Comparisons {
+		if v := run.Scores[i]; c.Mated {
+			scores.Mated = append(scores.Mated, v)
+		} else {
+			scores.NonMated = append(scores.NonMated, v)
+		}
+	}
+	scores.Sort()
+	eer, _ := scores.EER()
+	return &quantizeEvidence{
+		dataset: fmt.Sprintf("%d prints of %s", len(p.Samples), filepath.Base(q.o.prints)), metric: "1 - EER, every impression with every other", percent: true,
+		level: 1 - eer, detail: fmt.Sprintf("EER %.2f %%", eer*100),
+	}, nil
+}
+
 // with is the bundle with another file in the stage.
 func (q *quantizer) with(file string, data []byte) *infer.Model {
 	m := *q.model.Manifest
 	m.Stages = slices.Clone(m.Stages)
+	for i := range m.Stages {
+		m.Stages[i].Variants = nil // only the one that is measured
+	}
 	m.Stage(q.stage.Name).File = file
 	return &infer.Model{Manifest: &m, Open: func(name string) (infer.Weights, error) {
 		if name == file {
@@ -405,6 +489,9 @@ func (s *stageSamples) Fill(ctx context.Context, i int, input []float32) error {
 		return fmt.Errorf("%s: %w", s.paths[i], err)
 	}
 	defer f.Release()
+	if s.q.prints != nil {
+		return s.q.prints.ExtractInput(input, f, 0)
+	}
 	return s.q.pipe.DetectInput(input, f)
 }
 

@@ -26,6 +26,10 @@ var withVariant = strings.NewReplacer(
 	`"files": {`, `"files": {"d8.onnx": {"sha256": "`+strings.Repeat("ab", 32)+`", "bytes": 3}, `,
 ).Replace(good)
 
+// withOps has the variant with an operator of ours instead.
+var withOps = strings.NewReplacer(`"precision": "int8"`, `"precision": "fp32"`, `"qdq-u8"`, `"vigil-ops", "operators": ["L2NormalizeQuantize"]`,
+	`"calibration": "c"`, `"calibration": ""`).Replace(withVariant)
+
 const live = `{"name": "live-%", "kind": "liveness", "weight": 2, "file": "d.onnx", "deadline_ms": 1,
   "inputs": [{"name": "in", "type": "float32", "shape": [1, 3, 8, 8]}], "outputs": [{"name": "out", "type": "float32", "shape": [3]}]}, `
 
@@ -58,6 +62,12 @@ func TestParseManifestRefusesVariantsAndKinds(t *testing.T) {
 		{"forced without a reason", withVariant, `"passed"`, `"forced"`, "says why"},
 		{"negative latency", withVariant, `0.004`, `-1`, "latencies"},
 		{"unknown field of a gate", withVariant, `"machine": "m"`, `"machine": "m", "x": 1`, `unknown field "x"`},
+		{"operators in 8 bits", withOps, `"precision": "fp32"`, `"precision": "int8"`, "vigil-ops is of fp32"},
+		{"quantised in float", withVariant, `"precision": "int8"`, `"precision": "fp32"`, "the others are of int8"},
+		{"operators not named", withOps, `, "operators": ["L2NormalizeQuantize"]`, ``, "names them"},
+		{"operators of a quantised graph", withVariant, `"qdq-u8"`, `"qdq-u8", "operators": ["L2NormalizeQuantize"]`, "no other does"},
+		{"unknown operator", withOps, `["L2NormalizeQuantize"]`, `["L1Normalize"]`, `operator "L1Normalize": one of L2NormalizeQuantize`},
+		{"operator twice", withOps, `["L2NormalizeQuantize"]`, `["L2NormalizeQuantize", "L2NormalizeQuantize"]`, "is there twice"},
 		{"variants without a model", good, `"deadline_ms": 1}`, `"deadline_ms": 1, "variants": [{}]}`, "variants but no file"},
 		{"kind without weight", fused, `"name": "live-b", "kind": "liveness", "weight": 2`, `"name": "live-b", "kind": "liveness"`, "needs a weight"},
 		{"negative weight", fused, `"name": "live-b", "kind": "liveness", "weight": 2`, `"name": "live-b", "kind": "liveness", "weight": -1`, "needs a weight"},
@@ -115,6 +125,7 @@ func TestFormat1IsStillRead(t *testing.T) {
 
 func TestChoose(t *testing.T) {
 	plain, with := parse(t, good).Stage("detect"), parse(t, withVariant).Stage("detect")
+	ops := parse(t, withOps).Stage("detect")
 	forced := parse(t, strings.NewReplacer(`"passed"`, `"forced"`, `"reason": ""`, `"reason": "slower than float"`).Replace(withVariant)).Stage("detect")
 	for _, c := range []struct {
 		name      string
@@ -126,6 +137,7 @@ func TestChoose(t *testing.T) {
 		{"passed", with, []string{infer.DialectCPU}, "d8.onnx", "its gate passed (accuracy: 0.99 against 0.991 in float; 2.5x as fast)"},
 		{"second choice", with, []string{infer.DialectTensorRT, infer.DialectCPU}, "d8.onnx", "passed"},
 		{"other dialect", with, []string{infer.DialectTensorRT}, "d.onnx", "it prefers qdq-s8; the bundle has qdq-u8"},
+		{"without our operators", ops, []string{infer.DialectCPU}, "d.onnx", "the bundle has vigil-ops); for vigil-ops it would have to have our operators registered"},
 		{"a runtime of floats", with, nil, "d.onnx", "it prefers none"},
 		{"forced", forced, []string{infer.DialectCPU}, "d8.onnx", "refused it: slower than float"},
 	} {

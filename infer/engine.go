@@ -34,7 +34,7 @@ func (t Tensor) String() string { return fmt.Sprintf("%s %s%v", t.Name, t.Type, 
 type Runtime interface {
 	// Name says what runs the models, for people: "onnxruntime 1.24.3 CPU".
 	Name() string
-	// Dialects names the dialects of quantised graphs (DialectCPU and so on) that it runs better than float, the best
+	// Dialects names the dialects of variants (DialectCPU and so on) that it runs better than the stage's own file, the best
 	// first. A pipeline loads the variant of a stage in the first of them that the bundle has.
 	Dialects() []string
 	// Load makes an engine of an ONNX model and checks that it has exactly these tensors. The bytes may be wiped as soon

@@ -27,7 +27,8 @@ type Stage struct {
 	Pre        *Step    `json:"pre,omitempty"`
 	Post       *Step    `json:"post,omitempty"`
 	DeadlineMS float64  `json:"deadline_ms"` // budget of the stage; being over it is counted, see Timing
-	// Variants are other files for the same tensors at a lower precision, each with the gate that let it in.
+	// Variants are other files for the same tensors, at a lower precision or with operators of ours, each with the gate that
+	// let it in.
 	Variants []Variant `json:"variants,omitempty"`
 }
 

@@ -22,7 +22,7 @@ const (
 	EveryImpression Impostors = "all"
 )
 
-var fvcName = regexp.MustCompile(`^([0-9]{1,6})_([0-9]{1,4})\.[A-Za-z0-9]{1,8}$`)
+var fvcName = regexp.MustCompile(`^([0-9]{1,18})_([0-9]{1,4})\.[A-Za-z0-9]{1,8}$`)
 
 // impression is one file of an FVC folder.
 type impression struct {
@@ -32,7 +32,8 @@ type impression struct {
 
 // FVC is the protocol of the Fingerprint Verification Competitions over a folder of files F_I.EXT: mated are all pairs of
 // impressions of a finger, each once (no comparison is done both ways); non-mated as impostors says. Source: Maio et al.,
-// "FVC2002: Second Fingerprint Verification Competition", ICPR 2002. A finger is a subject.
+// "FVC2002: Second Fingerprint Verification Competition", ICPR 2002. A finger is a subject. Files .json
+// and .ridges.png, which `vigild synth` writes beside its pictures, are passed over.
 func FVC(dir string, impostors Impostors) (*Protocol, error) {
 	if impostors != FirstImpressions && impostors != EveryImpression {
 		return nil, fmt.Errorf("impostors %q: there are %q and %q", impostors, FirstImpressions, EveryImpression)
@@ -43,7 +44,7 @@ func FVC(dir string, impostors Impostors) (*Protocol, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), ".") {
+		if !strings.HasPrefix(e.Name(), ".") && !isTruth(e.Name()) {
 			names = append(names, e.Name())
 		}
 	}
@@ -71,6 +72,11 @@ func FVC(dir string, impostors Impostors) (*Protocol, error) {
 		return nil, fmt.Errorf("%s: %d comparisons, the limit is %d: take fewer fingers", dir, len(p.Comparisons), maxComparisons)
 	}
 	return p, p.check()
+}
+
+// isTruth says that a file is what `vigild synth` writes beside its pictures.
+func isTruth(name string) bool {
+	return strings.HasSuffix(name, ".json") || strings.HasSuffix(name, ".ridges.png")
 }
 
 // stem drops whatever extension a file name has.

@@ -24,6 +24,7 @@ const turns = 4
 type describer struct {
 	model    *infer.Loaded
 	params   sampleParams
+	append   func(row []int8, m minutiae.Minutia, description []float32) bool
 	rows     int // minutiae of one run
 	span     int // inputs of one minutia
 	features int // channels of the feature map
@@ -77,7 +78,7 @@ func (d *describer) run(ctx context.Context, e *extractor, row []int8) error {
 	for i := range e.found {
 		f := &e.found[i]
 		m := minutiae.Minutia{X: f.x, Y: f.y, Angle: f.angle, Quality: sigmoid(f.logit)}
-		minutiae.Append(row, m, out[i*minutiae.DescriptorBytes:][:minutiae.DescriptorBytes])
+		d.append(row, m, out[i*minutiae.DescriptorBytes:][:minutiae.DescriptorBytes])
 	}
 	return nil
 }

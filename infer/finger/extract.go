@@ -107,8 +107,7 @@ func (e *extractor) configure(s *infer.Stage) error {
 }
 
 // fill writes the normalised picture into the upper left of the input; the rest is 0, as in training.
-func (e *extractor) fill(n *kernels.LocalNorm, gray []byte, w, h int) {
-	in := e.model.IO.Input(0)
+func (e *extractor) fill(n *kernels.LocalNorm, in []float32, gray []byte, w, h int) {
 	clear(in)
 	n.Normalize(in, e.w, gray, w, h, e.norm.Window, e.norm.Floor, e.norm.Clip)
 }

@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"vigil/infer"
@@ -116,8 +117,14 @@ func (p *Pipeline) load(ctx context.Context, rt infer.Runtime, m *infer.Model) (
 	if p.extract.model, err = infer.LoadStage(ctx, rt, m, m.Manifest.Stage(StageExtract)); err != nil {
 		return err
 	}
-	p.describe.model, err = infer.LoadStage(ctx, rt, m, m.Manifest.Stage(StageDescribe))
-	return err
+	if p.describe.model, err = infer.LoadStage(ctx, rt, m, m.Manifest.Stage(StageDescribe)); err != nil {
+		return err
+	}
+	p.describe.append = minutiae.Append
+	if slices.Contains(p.describe.model.Choice.Operators, infer.OpL2NormalizeQuantize) {
+		p.describe.append = minutiae.AppendWhole // the graph has scaled and rounded
+	}
+	return nil
 }
 
 // Choices says which file each stage with a model runs, and why.
@@ -163,7 +170,7 @@ func (p *Pipeline) run(ctx context.Context, im *kernels.Image, dpi float64, r *R
 	if err != nil {
 		return err
 	}
-	p.extract.fill(&p.norm, p.gray, w, h)
+	p.extract.fill(&p.norm, p.extract.model.IO.Input(0), p.gray, w, h)
 	if err := p.extract.model.IO.Run(ctx); err != nil {
 		return fmt.Errorf("extract: %w", err)
 	}
@@ -212,6 +219,24 @@ func (p *Pipeline) prepare(im *kernels.Image, dpi float64) (w, h int, err error)
 		copy(p.gray[y*cw:][:cw], p.spare[(y0+y)*w+x0:])
 	}
 	return cw, ch, nil
+}
+
+// ExtractInput writes what the first stage would read of the frame into dst, which has the size of its input tensor: for
+// those who calibrate or measure the model on its own. dpi is as for Process.
+func (p *Pipeline) ExtractInput(dst []float32, f *sensors.Frame, dpi float64) error {
+	if len(dst) != p.extract.w*p.extract.h {
+		return fmt.Errorf("input of stage %s has %d values, not %d", StageExtract, p.extract.w*p.extract.h, len(dst))
+	}
+	im, err := image(f)
+	if err != nil {
+		return err
+	}
+	w, h, err := p.prepare(&im, dpi)
+	if err != nil {
+		return err
+	}
+	p.extract.fill(&p.norm, dst, p.gray, w, h)
+	return nil
 }
 
 // image views a frame as the kernels do.

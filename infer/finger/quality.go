@@ -9,7 +9,7 @@ type Quality struct {
 	Area       float32 // of finger seen
 	Legibility float32 // how sure the network is of the ridges' direction, on average over the finger
 	Minutiae   float32 // how many there are
-	AreaMM2    float32 // square millimetres
+	AreaMM2    float32 // square millimetres of finger whose ridges are more legible than not
 }
 
 // Ranges over which the components run from 0 to 1. They were set on generated prints that match their fingers and on
@@ -29,15 +29,18 @@ const (
 // judge reads the quality off the network's output.
 func (e *extractor) judge() Quality {
 	mask, confidence := e.channel(chMask), e.channel(chConfidence)
-	var cells int
+	var cells, legible int
 	var sure float32
 	for i, v := range mask {
 		if v > 0 {
 			cells++
 			sure += sigmoid(confidence[i])
+			if confidence[i] > 0 {
+				legible++
+			}
 		}
 	}
-	q := Quality{AreaMM2: float32(cells) * mm2PerCell}
+	q := Quality{AreaMM2: float32(legible) * mm2PerCell}
 	if cells == 0 {
 		return q
 	}

@@ -3,7 +3,8 @@
 // Promises: models are loaded from memory; tensors live outside the Go heap at fixed, 64-byte aligned addresses, are left
 // out of core dumps, are bound once and wiped on Close. Run blocks its goroutine in C and allocates nothing in Go. The
 // library is opened once per process: a second Open while one is in use shares it, and must name the same file.
-// ONNX Runtime's own threads never spin when idle.
+// ONNX Runtime's own threads never spin when idle. Operators of ours (infer.OpsDomain) are compiled in, in C, and known to
+// the sessions of models that have them; what they answer is bit for bit what the Go code answers that they stand for.
 //
 // It owns the environment, the sessions and the tensors. It does not choose a provider and runs on the CPU only.
 package ort
@@ -28,6 +29,8 @@ import (
 type Options struct {
 	Library string // path of libonnxruntime.so; "" searches, see Find
 	Threads int    // threads per engine; 0 means 1
+	// NoOperators leaves operators of ours out: models that have them are refused, and stages run their plain files.
+	NoOperators bool
 }
 
 // ErrNoLibrary means that no ONNX Runtime was found.
@@ -38,6 +41,7 @@ var env struct {
 	sync.Mutex
 	users int
 	path  string
+	ops   operators
 }
 
 // Find returns the library to use: path if given, else VIGIL_ORT_LIB, else the first that exists of the places where the
@@ -67,9 +71,10 @@ func Find(path string) (string, error) {
 
 // Runtime is ONNX Runtime on the CPU. It implements infer.Runtime.
 type Runtime struct {
-	threads int
-	version string
-	once    sync.Once
+	threads   int
+	version   string
+	operators bool // ours are registered
+	once      sync.Once
 }
 
 // Open loads the library.
@@ -91,20 +96,28 @@ func Open(o Options) (*Runtime, error) {
 		if err := ortgo.InitializeEnvironment(ortgo.WithLogLevelFatal()); err != nil {
 			return nil, fmt.Errorf("cannot load ONNX Runtime from %s: %w", path, err)
 		}
+		if err := env.ops.register(path); err != nil {
+			return nil, errors.Join(err, ortgo.DestroyEnvironment())
+		}
 		env.path = path
 	}
 	env.users++
-	return &Runtime{threads: max(1, o.Threads), version: ortgo.GetVersion()}, nil
+	return &Runtime{threads: max(1, o.Threads), version: ortgo.GetVersion(), operators: !o.NoOperators}, nil
 }
 
 // Name implements infer.Runtime.
 func (r *Runtime) Name() string { return "onnxruntime " + r.version + " CPU" }
 
-// Dialects implements infer.Runtime: the CPU provider fuses DialectCPU.
-func (r *Runtime) Dialects() []string { return Dialects }
+// Dialects implements infer.Runtime: Dialects, without infer.DialectOps where operators of ours are not registered.
+func (r *Runtime) Dialects() []string {
+	if r.operators {
+		return Dialects
+	}
+	return slices.DeleteFunc(slices.Clone(Dialects), func(d string) bool { return d == infer.DialectOps })
+}
 
-// Dialects are those that ONNX Runtime's CPU provider runs best.
-var Dialects = []string{infer.DialectCPU}
+// Dialects are those that ONNX Runtime's CPU provider runs best: what it fuses to 8 bits, then operators of ours.
+var Dialects = []string{infer.DialectCPU, infer.DialectOps}
 
 // Close gives up the library; the last user unloads it.
 func (r *Runtime) Close() error {
@@ -113,6 +126,7 @@ func (r *Runtime) Close() error {
 		env.Lock()
 		defer env.Unlock()
 		if env.users--; env.users == 0 {
+			env.ops.close()
 			err = ortgo.DestroyEnvironment()
 		}
 	})
@@ -124,10 +138,12 @@ func (r *Runtime) Load(ctx context.Context, onnx []byte, inputs, outputs []infer
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if len(onnx) == 0 {
-		return nil, errors.New("model of no bytes")
+	opts, info, err := r.prepare(onnx)
+	if err != nil {
+		return nil, err
 	}
-	haveIn, haveOut, err := ortgo.GetInputOutputInfoWithONNXData(onnx)
+	defer opts.Destroy()
+	haveIn, haveOut, err := info()
 	if err != nil {
 		return nil, fmt.Errorf("ONNX Runtime refuses the model: %w", err)
 	}
@@ -137,11 +153,6 @@ func (r *Runtime) Load(ctx context.Context, onnx []byte, inputs, outputs []infer
 	if err := match("output", outputs, haveOut); err != nil {
 		return nil, err
 	}
-	opts, err := r.sessionOptions()
-	if err != nil {
-		return nil, err
-	}
-	defer opts.Destroy()
 	session, err := ortgo.NewDynamicAdvancedSessionWithONNXData(onnx, names(inputs), names(outputs), opts)
 	if err != nil {
 		return nil, fmt.Errorf("ONNX Runtime refuses the model: %w", err)
@@ -151,10 +162,12 @@ func (r *Runtime) Load(ctx context.Context, onnx []byte, inputs, outputs []infer
 
 // Inspect implements infer.Inspector.
 func (r *Runtime) Inspect(onnx []byte) (inputs, outputs []infer.Tensor, err error) {
-	if len(onnx) == 0 {
-		return nil, nil, errors.New("model of no bytes")
+	opts, info, err := r.prepare(onnx)
+	if err != nil {
+		return nil, nil, err
 	}
-	in, out, err := ortgo.GetInputOutputInfoWithONNXData(onnx)
+	defer opts.Destroy()
+	in, out, err := info()
 	if err != nil {
 		return nil, nil, fmt.Errorf("ONNX Runtime refuses the model: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -177,6 +178,41 @@ func TestAppendRefuses(t *testing.T) {
 	}
 	if d := Descriptor(row, 0); d[3] != 127 || d[0] != 0 {
 		t.Errorf("description came back as %v", d[:4])
+	}
+}
+
+// TestAppendWhole: what Quantise gives is stored as Append stores the description that it came from.
+func TestAppendWhole(t *testing.T) {
+	r := rand.New(rand.NewPCG(8, 8))
+	a, b := make([]int8, Bytes), make([]int8, Bytes)
+	Clear(a)
+	Clear(b)
+	quantised, whole := make([]int8, DescriptorBytes), make([]float32, DescriptorBytes)
+	for i := range Max {
+		d := make([]float32, DescriptorBytes)
+		for k := range d {
+			d[k] = float32(r.NormFloat64())
+		}
+		if !Quantise(quantised, d) {
+			t.Fatal("a description was refused")
+		}
+		for k, v := range quantised {
+			whole[k] = float32(v)
+		}
+		m := Minutia{X: float32(20 * i), Y: float32(i), Angle: 1, Quality: 0.5}
+		if !Append(a, m, d) || !AppendWhole(b, m, whole) {
+			t.Fatalf("minutia %d was refused", i)
+		}
+	}
+	if !slices.Equal(a, b) {
+		t.Error("the rows differ")
+	}
+	if AppendWhole(b, Minutia{}, whole) {
+		t.Error("a full row took another")
+	}
+	Clear(b)
+	if AppendWhole(b, Minutia{}, make([]float32, DescriptorBytes)) || AppendWhole(b, Minutia{}, whole[1:]) || AppendWhole(b, Minutia{X: -1}, whole) || Count(b) != 0 {
+		t.Error("zeros, a short description or a minutia outside were taken")
 	}
 }
 

@@ -51,29 +51,68 @@ func Clear(dst []int8) {
 // Append adds a minutia and its description (any length but zero; it is scaled to 127) to a row; false when it is full or
 // the minutia lies outside 0 to 2047 pixels or the description is empty or not a number.
 func Append(row []int8, m Minutia, description []float32) bool {
-	n := Count(row)
-	if n == Max || !(m.X >= 0 && m.X < 2047 && m.Y >= 0 && m.Y < 2047) || len(description) != DescriptorBytes {
+	if !fits(row, m) || len(description) != DescriptorBytes || !Quantise(next(row), description) {
 		return false
 	}
+	place(row, m)
+	return true
+}
+
+// AppendWhole is Append for a description that is scaled already: whole numbers from -127 to 127, as Quantise gives them.
+// Zeros are an empty description.
+func AppendWhole(row []int8, m Minutia, description []float32) bool {
+	if !fits(row, m) || len(description) != DescriptorBytes {
+		return false
+	}
+	out, some := next(row), int8(0)
+	for i, v := range description {
+		out[i] = int8(v)
+		some |= out[i]
+	}
+	if some == 0 {
+		return false
+	}
+	place(row, m)
+	return true
+}
+
+// Quantise scales a description to the length 127 and rounds half to even. One that is empty or not a number gives zeros
+// and false. dst is as long as the description.
+func Quantise(dst []int8, description []float32) bool {
 	var sum float64
 	for _, v := range description {
 		sum += float64(v) * float64(v)
 	}
 	if !(sum > 0) || math.IsInf(sum, 0) {
+		clear(dst)
 		return false
 	}
+	scale := 127 / math.Sqrt(sum)
+	for i, v := range description {
+		dst[i] = int8(math.RoundToEven(float64(v) * scale))
+	}
+	return true
+}
+
+// fits reports whether the row has room and the minutia a place that can be stored.
+func fits(row []int8, m Minutia) bool {
+	return Count(row) < Max && m.X >= 0 && m.X < 2047 && m.Y >= 0 && m.Y < 2047
+}
+
+// next is where the description of the next minutia lies.
+func next(row []int8) []int8 {
+	return row[descriptors+Count(row)*DescriptorBytes:][:DescriptorBytes]
+}
+
+// place stores the minutia whose description lies in next, and counts it.
+func place(row []int8, m Minutia) {
+	n := Count(row)
 	at := row[places+n*placeBytes:][:placeBytes]
 	putUint16(at[0:], uint16(m.X*unit+0.5))
 	putUint16(at[2:], uint16(m.Y*unit+0.5))
 	at[4] = int8(uint8(int(math.RoundToEven(float64(m.Angle) * (256 / (2 * math.Pi))))))
 	at[5] = int8(uint8(max(0, min(255, m.Quality*255+0.5))))
-	scale := 127 / math.Sqrt(sum)
-	out := row[descriptors+n*DescriptorBytes:][:DescriptorBytes]
-	for i, v := range description {
-		out[i] = int8(math.RoundToEven(float64(v) * scale))
-	}
 	row[1] = int8(n + 1)
-	return true
 }
 
 // SetMask marks a cell as showing the finger.
