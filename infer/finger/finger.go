@@ -178,7 +178,7 @@ func (p *Pipeline) run(ctx context.Context, im *kernels.Image, dpi float64, r *R
 	t := time.Now()
 	r.Timings[0].Took = t.Sub(start)
 	r.Quality = p.extract.judge()
-	r.Present = r.Quality.AreaMM2 >= leastAreaMM2
+	r.Present = r.Quality.present
 	r.Timings[1].Took = time.Since(t)
 	if !r.Present {
 		return ctx.Err()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -142,12 +143,15 @@ func TestLargePicturesAreCutAboutTheFinger(t *testing.T) {
 func TestNoFingerIsNoError(t *testing.T) {
 	p := built(t)
 	r := p.NewResult()
-	blank := make([]byte, 300*300)
-	for i := range blank {
-		blank[i] = 200 + byte(i*2654435761>>28)&3
-	}
-	if err := p.Process(t.Context(), gray(300, 300, blank), 0, r); err != nil || r.Present || r.Minutiae != 0 {
-		t.Errorf("%v, %+v", err, r.Quality)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, noise := range []float64{0, 2, 8} {
+		blank := make([]byte, 300*300)
+		for i := range blank {
+			blank[i] = byte(max(0, min(255, 200+noise*rng.NormFloat64())))
+		}
+		if err := p.Process(t.Context(), gray(300, 300, blank), 0, r); err != nil || r.Present || r.Minutiae != 0 {
+			t.Errorf("noise of %v grey levels: %v, %+v", noise, err, r.Quality)
+		}
 	}
 }
 

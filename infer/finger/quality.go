@@ -10,12 +10,15 @@ type Quality struct {
 	Legibility float32 // how sure the network is of the ridges' direction, on average over the finger
 	Minutiae   float32 // how many there are
 	AreaMM2    float32 // square millimetres of finger whose ridges are more legible than not
+	present    bool    // there is a finger
 }
 
 // Ranges over which the components run from 0 to 1. They were set on generated prints that match their fingers and on
 // cut and spoilt copies of them that do not.
 const (
-	leastAreaMM2           = 12 // less is no finger
+	leastAreaMM2           = 12  // less is no finger
+	leastSure              = 0.5 // mean confidence from which an area without minutiae is a finger
+	leastMinutiae          = 4   // that make an area a finger, however poor
 	areaLow, areaHigh      = 20, 90
 	legibleLow             = 0.35
 	legibleHigh            = 0.9
@@ -50,6 +53,7 @@ func (e *extractor) judge() Quality {
 			count++
 		}
 	}
+	q.present = q.AreaMM2 >= leastAreaMM2 && (sure >= leastSure*float32(cells) || len(e.found) >= leastMinutiae)
 	q.Area = ramp(q.AreaMM2, areaLow, areaHigh)
 	q.Legibility = ramp(sure/float32(cells), legibleLow, legibleHigh)
 	q.Minutiae = ramp(float32(count), countLow, countHigh)
