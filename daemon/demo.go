@@ -36,8 +36,9 @@ func (a *app) demoCmd() *cobra.Command {
 		Use:   "demo",
 		Short: "Show the whole way on this machine: enrol, recognise, audit, publish",
 		Long: "Make a throw-away device: a software TPM, a broker with mutual TLS and a certificate authority.\n" +
-			"Enrol the people of public pictures, show their other pictures, strangers and video clips to a\n" +
-			"replayed camera, and print who was recognised. Needs the data folder in VIGIL_DATA.\n" +
+			"Enrol generated fingers of nobody, have them and strange ones touch a reader, and print who was\n" +
+			"recognised. Where VIGIL_DATA names a folder with public pictures, enrol people by face as well and\n" +
+			"show their other pictures, strangers and video clips to a replayed camera.\n" +
 			"Exit code 0 only if every enrolled person was found and no stranger was.",
 		Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error { return d.run(c.Context()) },
@@ -54,6 +55,7 @@ type demo struct {
 	limit time.Duration // of the whole run
 
 	data    string
+	faces   bool // the data is there
 	cast    *cast
 	pki     *fleettest.PKI
 	broker  *fleettest.Broker
@@ -78,20 +80,8 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err := d.findData(); err != nil {
 		return err
 	}
-	steps := []struct {
-		what string
-		do   func(context.Context) error
-	}{
-		{"making a software TPM and the device's keys in it", d.provision},
-		{"starting a broker with mutual TLS and a management client", d.startFleet},
-		{"importing the face models and sealing them", d.importModels},
-		{"opening the device", d.openDevice},
-		{"enrolling people from half of their pictures", d.enroll},
-		{"enrolling a person in front of the camera", d.enrollLive},
-		{"replaying the other pictures and strangers as a camera", d.showPictures},
-		{"replaying video clips as a camera", d.showClips},
-		{"sending signed commands from the management side", d.command},
-	}
+	d.ids = map[string]*person{}
+	steps := d.steps()
 	for i, s := range steps {
 		began := time.Now()
 		d.say("[%d/%d] %s ...", i+1, len(steps), s.what)
@@ -111,6 +101,34 @@ func (d *demo) run(ctx context.Context) (err error) {
 		return errors.New("the demo shows something wrong: see the table")
 	}
 	return nil
+}
+
+// step is a part of the demo.
+type step struct {
+	what string
+	do   func(context.Context) error
+}
+
+// steps are the parts that the data allows.
+func (d *demo) steps() []step {
+	list := []step{
+		{"making a software TPM and the device's keys in it", d.provision},
+		{"starting a broker with mutual TLS and a management client", d.startFleet},
+	}
+	if d.faces {
+		list = append(list, step{"importing the face models and sealing them", d.importModels})
+	}
+	list = append(list, step{"opening the device", d.openDevice},
+		step{"enrolling generated fingers, the last one at the reader", d.enrollFingers},
+		step{"touching the reader with these and with strange fingers", d.showFingers})
+	if d.faces {
+		list = append(list,
+			step{"enrolling people from half of their pictures", d.enroll},
+			step{"enrolling a person in front of the camera", d.enrollLive},
+			step{"replaying the other pictures and strangers as a camera", d.showPictures},
+			step{"replaying video clips as a camera", d.showClips})
+	}
+	return append(list, step{"sending signed commands from the management side", d.command})
 }
 
 // say prints progress.
@@ -173,6 +191,9 @@ func (d *demo) provision(ctx context.Context) error {
 	}
 	d.cfg = config.Default()
 	d.cfg.StateDir, d.cfg.TPM.Address = d.stateDir(), addr
+	if !d.faces {
+		d.cfg.Models.Face = "off"
+	}
 	csr, err := dev.CSR(demoTenant)
 	if err != nil {
 		return errors.Join(err, dev.Close())

@@ -24,6 +24,7 @@ type person struct {
 	enroll []string // pictures to enrol with
 	probes []string // pictures to show
 	id     string
+	seed   uint64 // of a generated finger
 }
 
 // cast is who plays in the demo.
@@ -34,6 +35,8 @@ type cast struct {
 	strangers []*person // only shown
 	actor     *person   // enrolled live, shown in clips
 	extra     *person   // a stranger in clips
+	fingers   []*person // enrolled by generated fingers
+	strange   []*person // generated fingers, only shown
 }
 
 // Sizes of the cast: enough people for a table, few enough for a minute on two cores.
@@ -44,7 +47,7 @@ const (
 	maxProbes     = 3
 )
 
-// findData looks for the pictures and says what is missing.
+// findData looks for the pictures of faces. Without them the demo shows fingers only, which need nothing from outside.
 func (d *demo) findData() error {
 	d.data = os.Getenv("VIGIL_DATA")
 	if d.data == "" {
@@ -56,13 +59,17 @@ func (d *demo) findData() error {
 			missing = append(missing, p)
 		}
 	}
-	if len(missing) > 0 {
-		return fmt.Errorf("the demo needs public models and pictures, and %s lacks %s: set VIGIL_DATA to a folder that holds them (README, section \"Data\")",
-			d.data, strings.Join(missing, ", "))
+	d.cast = &cast{}
+	if d.faces = len(missing) == 0; d.faces {
+		var err error
+		if d.cast, err = chooseCast(filepath.Join(d.data, "faces", "lfw")); err != nil {
+			return err
+		}
+	} else {
+		d.say("no faces in this demo: %s lacks %s (VIGIL_DATA; README, section \"Data\"); generated fingers need nothing", d.data, strings.Join(missing, ", "))
 	}
-	var err error
-	d.cast, err = chooseCast(filepath.Join(d.data, "faces", "lfw"))
-	return err
+	d.cast.castTheFingers()
+	return nil
 }
 
 // chooseCast takes people with at least eight pictures, evenly over the alphabet, and strangers among those with two or
@@ -110,4 +117,17 @@ func spread(list []*person, n int) []*person {
 		out[i] = list[i*len(list)/n]
 	}
 	return out
+}
+
+// everybody lists the enrolled people, then the strangers.
+func (c *cast) everybody() []*person {
+	all := slices.Concat(c.fingers, c.people)
+	if c.actor != nil {
+		all = append(all, c.actor)
+	}
+	all = append(append(all, c.strange...), c.strangers...)
+	if c.extra != nil {
+		all = append(all, c.extra)
+	}
+	return all
 }

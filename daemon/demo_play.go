@@ -19,7 +19,6 @@ import (
 )
 
 func (d *demo) enroll(ctx context.Context) error {
-	d.ids = map[string]*person{}
 	bar := newProgress(d.app.env.Stderr, "      people")
 	for _, p := range d.cast.spare {
 		if len(d.cast.people) == castPeople {
@@ -193,7 +192,7 @@ func (d *demo) await(ctx context.Context, name string, total int) error {
 	}
 }
 
-// command has the management side ask for the status, then erase the live-enrolled person, then try what must be refused.
+// command has the management side ask for the status, then erase one person, then try what must be refused.
 func (d *demo) command(ctx context.Context) error {
 	device := d.ap.DeviceID()
 	ask, err := d.manager.Command(device, fleet.CommandStatus, nil)
@@ -208,7 +207,11 @@ func (d *demo) command(ctx context.Context) error {
 	if err := json.Unmarshal(r.Body, &s); err != nil || s.Device != device {
 		return fmt.Errorf("status command: answer of device %q: %w", s.Device, err)
 	}
-	erase, err := d.manager.Command(device, fleet.CommandSubjectDelete, map[string]string{"subject": d.cast.actor.id})
+	gone := d.cast.actor
+	if gone == nil {
+		gone = d.cast.fingers[0]
+	}
+	erase, err := d.manager.Command(device, fleet.CommandSubjectDelete, map[string]string{"subject": gone.id})
 	if err != nil {
 		return err
 	}

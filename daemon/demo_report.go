@@ -72,7 +72,7 @@ func (d *demo) report(ctx context.Context, took time.Duration) (*demoReport, err
 	for _, n := range s.Notes {
 		r.TPM += " (" + n + ")"
 	}
-	r.People = append(append(append(r.People, d.cast.people...), d.cast.actor), append(d.cast.strangers, d.cast.extra)...)
+	r.People = d.cast.everybody()
 	var err error
 	if r.Check, err = d.ap.Check(); err != nil {
 		return nil, err
@@ -150,14 +150,14 @@ func (d *demo) sizes() ([]atRest, error) {
 func (r *demoReport) print(w io.Writer) {
 	fmt.Fprintf(w, "\ndevice %s   TPM %s   %s\n\n", r.Device, r.TPM, r.Runtime)
 	var rows [][]string
-	var pictures, found, strangers, shown int
+	var pictures, found, strangers, shown, in int
 	for _, p := range r.People {
 		role, verdict := "stranger", "not recognised"
 		if p.Enrolled {
 			role, verdict = "enrolled", fmt.Sprintf("found in %d of %d", p.Found, p.Shown)
 			pictures, found = pictures+p.Shown, found+p.Found
 		} else {
-			strangers, shown = strangers+1, shown+p.Shown
+			strangers, shown, in = strangers+1, shown+p.Shown, in+p.Found+p.Wrong
 		}
 		if p.Wrong > 0 {
 			verdict += fmt.Sprintf(", WRONG %d times", p.Wrong)
@@ -165,8 +165,8 @@ func (r *demoReport) print(w io.Writer) {
 		rows = append(rows, []string{p.Name, role, dashZero(p.Samples), fmt.Sprint(p.Shown), verdict})
 	}
 	table(w, []string{"PERSON", "ROLE", "SAMPLES", "SHOWN", "RESULT"}, rows)
-	fmt.Fprintf(w, "\n%d people enrolled, recognised in %d of %d pictures and visits; %d strangers in %d, none let in\n",
-		len(r.People)-strangers, found, pictures, strangers, shown)
+	fmt.Fprintf(w, "\n%d people enrolled, recognised in %d of %d pictures, visits and touches; %d strangers in %d, %s\n",
+		len(r.People)-strangers, found, pictures, strangers, shown, letIn(in))
 	if len(r.Refused) > 0 {
 		fmt.Fprintf(w, "%d more were refused at enrolment for want of %d clear pictures\n", len(r.Refused), config.Default().Policy.EnrollSamples)
 	}
@@ -191,6 +191,14 @@ next, with the device in %s (start its TPM again first):
   vigild --config %s/vigild.toml check
   vigild --config %s/vigild.toml doctor
 `, r.Dir, r.Dir, sock, sock, r.Dir, r.Dir, r.Dir, r.Dir)
+}
+
+// letIn says how many strangers were taken for somebody.
+func letIn(n int) string {
+	if n == 0 {
+		return "none let in"
+	}
+	return fmt.Sprintf("LET IN %d times", n)
 }
 
 func dashZero(n int) string {
