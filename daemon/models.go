@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -94,8 +95,8 @@ func (a *app) removeCommand() *cobra.Command {
 }
 
 func (a *app) printModels(w io.Writer, list []core.ModelInfo) {
-	if len(list) == 0 {
-		fmt.Fprintf(w, "no bundle is imported: `%s` takes the public models in DIR\n", a.command("models import --preset face DIR"))
+	if !slices.ContainsFunc(list, func(m core.ModelInfo) bool { return m.Modality != core.Finger }) {
+		fmt.Fprintf(w, "no face bundle is imported: `%s` takes the public models in DIR\n", a.command("models import --preset face DIR"))
 	}
 	for _, m := range list {
 		printModel(w, m)
@@ -116,13 +117,16 @@ func printModel(w io.Writer, m core.ModelInfo) {
 	if m.SealedBytes > 0 {
 		fmt.Fprintf(w, "  at rest      %s, sealed\n", bytesText(m.SealedBytes))
 	}
+	if m.BuiltIn {
+		fmt.Fprintln(w, "  at rest      in the binary, not sealed: it holds no secret")
+	}
 	for _, c := range m.Choices {
 		fmt.Fprintf(w, "  runs         %s: %s (%s): %s\n", c.Stage, c.File, c.Precision, c.Reason)
 	}
 	switch {
 	case m.InUse:
 		fmt.Fprintf(w, "  in use       on %s\n", m.Runtime)
-	case m.SealedBytes > 0:
+	case m.SealedBytes > 0 || m.BuiltIn:
 		fmt.Fprintln(w, "  in use       no")
 	}
 	for _, p := range m.PassedOver {
