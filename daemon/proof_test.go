@@ -9,12 +9,15 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"vigil/infer/builtin"
 	"vigil/infer/face"
+	"vigil/infer/finger"
 	"vigil/infer/infertest"
 	"vigil/secure/securetest"
 	"vigil/sensors"
@@ -204,6 +207,7 @@ func secretsOf(t *testing.T, d *demo) *needles {
 			addTemplates(n, who.Name, r.Faces)
 		}
 	}
+	addFingers(t, n, d)
 	for _, name := range []string{"yunet_s_320_320.onnx", "mobilefacenet_foamliu.onnx"} {
 		data, err := os.ReadFile(infertest.Data(t, "models", name))
 		if err != nil {
@@ -212,6 +216,67 @@ func secretsOf(t *testing.T, d *demo) *needles {
 		n.add("weights of "+name, data)
 	}
 	return n
+}
+
+// addFingers adds names, pictures and templates of the generated fingers, as they were enrolled.
+func addFingers(t *testing.T, n *needles, d *demo) {
+	t.Helper()
+	m, err := builtin.Finger()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := finger.New(t.Context(), infertest.Runtime(t), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	r, pool := p.NewResult(), sensors.NewPool(1)
+	for _, who := range d.cast.fingers {
+		n.words[who.Name] = "the name of " + who.Name
+		pictures, err := touches(who.seed, enrollTouches)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, pic := range pictures {
+			n.add("a picture of "+who.Name, pic.Data[len(pic.Data)/4:])
+			f, err := picture.Decode(t.Context(), pool, pic.Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = p.Process(t.Context(), f, 0, r)
+			f.Release()
+			if err != nil || r.Minutiae == 0 {
+				t.Fatalf("%s: %v, %d minutiae", who.Name, err, r.Minutiae)
+			}
+			b := make([]byte, len(r.Values))
+			for i, v := range r.Values {
+				b[i] = byte(v)
+			}
+			n.addEncoded("a template of "+who.Name, b)
+		}
+	}
+}
+
+// TestTheDemoNeedsNoData: without pictures from outside it shows fingers.
+func TestTheDemoNeedsNoData(t *testing.T) {
+	t.Setenv("VIGIL_ORT_LIB", infertest.Library(t))
+	t.Setenv("VIGIL_DATA", t.TempDir())
+	if _, err := exec.LookPath("swtpm"); err != nil {
+		t.Skip(securetest.ErrNoSWTPM)
+	}
+	var out, progress bytes.Buffer
+	d := &demo{app: &app{env: Env{Stdout: &out, Stderr: &progress}}, limit: 10 * time.Minute, dir: filepath.Join(t.TempDir(), "demo")}
+	if err := d.run(t.Context()); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for _, want := range []string{"RIGHT", "finger 12 (generated)", "none let in"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the demo does not say %q:\n%s", want, out.String())
+		}
+	}
+	if !strings.Contains(progress.String(), "no faces in this demo") {
+		t.Errorf("the demo does not say why it shows no faces:\n%s", progress.String())
+	}
 }
 
 func addTemplates(n *needles, name string, faces []face.Face) {
