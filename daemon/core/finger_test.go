@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"image"
 	"image/png"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -428,6 +430,36 @@ func TestAReaderDecidesEveryTouch(t *testing.T) {
 	}
 	if s := a.Status(); len(s.Sensors) != 1 || s.Sensors[0] != want {
 		t.Errorf("the reader is %+v, want %+v", s.Sensors, want)
+	}
+}
+
+// TestARecordingOfAReaderLosesNoTouch plays pictures far faster than they are decided.
+func TestARecordingOfAReaderLosesNoTouch(t *testing.T) {
+	d := daemontest.New(t)
+	a := d.Open(t)
+	defer closeApp(t, a)
+	ctx, dir := t.Context(), t.TempDir()
+	pics := append(easy(t, annIndex, 0, 4), easy(t, bobIndex, 0, 4)...)
+	for i, p := range pics {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%02d.png", i)), p.Data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w := a.Watch()
+	defer w.Stop()
+	reader := config.Sensor{Name: "reader", Driver: config.DriverReplay, Modality: core.Finger, Path: dir, Rate: 1000}
+	if err := a.AddSensor(ctx, reader); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.WaitSensor(ctx, "reader"); err != nil {
+		t.Fatal(err)
+	}
+	s := a.Status().Sensors[0]
+	if len(w.C) != len(pics) || s.Frames != uint64(len(pics)) || s.Dropped != 0 {
+		t.Errorf("%d decisions about %d touches: %+v", len(w.C), len(pics), s)
 	}
 }
 
