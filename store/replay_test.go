@@ -112,6 +112,9 @@ func record(t *testing.T, keyring *secure.Keyring) []commit {
 			return errors.Join(errAudit, errOutbox)
 		})
 	}
+	for i := range 2 {
+		tx(fmt.Sprint("add ", i), addTo(ids[1], randomTemplate(rng, model, 512), randomTemplate(rng, model, 512)))
+	}
 	tx("delete", func(tx *store.Tx) error { return tx.DeleteSubject(ids[2]) })
 	r.step("erase", s.Erase)
 	tx("command", func(tx *store.Tx) error {

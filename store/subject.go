@@ -132,12 +132,16 @@ func (tx *Tx) putSubject(key []byte, sub Subject, templates []Template) error {
 	return tx.putTemplates(dek, key, sub.ID, 0, templates)
 }
 
-// Count returns how many subjects and templates are stored. Errors: ErrCorrupt.
+// Count returns how many subjects and templates are stored, with what this
+// transaction changed. Errors: ErrCorrupt.
 func (tx *Tx) Count() (subjects, templates int, err error) {
 	if err := tx.usable(); err != nil {
 		return 0, 0, err
 	}
-	h, err := tx.header()
+	h := tx.hdr
+	if !tx.btx.Writable() {
+		h, err = tx.header()
+	}
 	return int(h.Subjects), int(h.Templates), err
 }
 

@@ -45,3 +45,6 @@ func (a *Appliance) AuditTypes(t testing.TB) (kinds []string) {
 	}
 	return kinds
 }
+
+// DegradeModel is what happens when a model fails at a frame.
+func (a *Appliance) DegradeModel(err error) { a.health.degrade("model", err) }

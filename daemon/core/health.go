@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -184,12 +185,15 @@ func (a *Appliance) Prove(ctx context.Context, since time.Time) error {
 			return fmt.Errorf("%s pipeline: %w", u.kind, err)
 		}
 	}
-	if a.face.unready == nil {
+	if !slices.ContainsFunc(a.units(), (*Unit).lacking) {
 		a.health.recover("model")
 	}
 	a.health.proved(proofPipeline)
 	return nil
 }
+
+// lacking reports whether the unit should work and cannot.
+func (u *Unit) lacking() bool { return u.unready != nil && !errors.Is(u.unready, ErrOff) }
 
 // heartbeat sends a blank frame through the models.
 func (u *Unit) heartbeat(ctx context.Context) error {
