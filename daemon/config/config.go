@@ -124,7 +124,7 @@ type Log struct {
 type Sensor struct {
 	Name   string `toml:"name"`
 	Driver string `toml:"driver"` // DriverReplay, DriverSynth
-	// Modality is what the sensor sees: "face" (also if empty) or "finger".
+	// Modality is what the sensor sees: "face" or "finger". Empty is "face", unless models.face is "off".
 	Modality string  `toml:"modality"`
 	DPI      float64 `toml:"dpi"` // fingerprint readers: pixels per inch; 0 means 500
 	Path     string  `toml:"path"`

@@ -76,11 +76,12 @@ func newUnit(a *Appliance, kind string) *Unit {
 	return u
 }
 
-// Unit returns the unit of a modality; "" means faces where a face bundle is in use, else fingers. Errors: ErrModality.
+// Unit returns the unit of a modality; "" means faces, or fingers on a device whose configuration switches faces off.
+// Errors: ErrModality.
 func (a *Appliance) Unit(kind string) (*Unit, error) {
 	if kind == "" {
 		kind = Face
-		if a.face.rec == nil && a.finger.rec != nil && a.cfg.Models.Face == off {
+		if a.cfg.Models.Face == off {
 			kind = Finger
 		}
 	}
