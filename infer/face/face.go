@@ -235,7 +235,7 @@ func (p *Pipeline) NewResult() *Result {
 }
 
 // ErrFormat means that the frame's pixels cannot be read by the pipeline.
-var ErrFormat = errors.New("frame cannot be processed")
+var ErrFormat = infer.ErrFormat
 
 // Process finds the faces of a frame and makes their templates. It returns an error wrapping ErrFormat for a frame that
 // is malformed, the context's error when time is up, or the engine's. r then holds no faces.
@@ -248,7 +248,7 @@ func (p *Pipeline) Process(ctx context.Context, f *sensors.Frame, r *Result) err
 	if p.live == nil || p.live.skip {
 		r.Timings[livenessAt].Deadline = 0
 	}
-	im, err := image(f)
+	im, err := infer.ViewFrame(f)
 	if err != nil {
 		return err
 	}
@@ -309,30 +309,6 @@ func lap(t *time.Time) time.Duration {
 	d := now.Sub(*t)
 	*t = now
 	return d
-}
-
-// image views a frame as the kernels do.
-func image(f *sensors.Frame) (kernels.Image, error) {
-	im := kernels.Image{Width: f.Width, Height: f.Height, FullRange: f.FullRange}
-	switch f.Format {
-	case sensors.Gray8:
-		im.Format = kernels.Gray8
-	case sensors.RGB24:
-		im.Format = kernels.RGB24
-	case sensors.NV12:
-		im.Format = kernels.NV12
-	case sensors.YUYV:
-		im.Format = kernels.YUYV
-	default:
-		return im, fmt.Errorf("%w: sensor %s, frame %d: format %v must be decoded first", ErrFormat, f.Sensor, f.Seq, f.Format)
-	}
-	for i, pl := range f.Planes {
-		im.Planes[i] = kernels.Plane{Data: pl.Data, StrideBytes: pl.StrideBytes}
-	}
-	if err := im.Check(); err != nil {
-		return im, fmt.Errorf("%w: sensor %s, frame %d: %w", ErrFormat, f.Sensor, f.Seq, err)
-	}
-	return im, nil
 }
 
 // Close frees the engines and wipes the tensors.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"vigil/infer"
 	"vigil/kernels"
 	"vigil/sensors"
 )
@@ -17,7 +18,7 @@ var ErrNoFace = errors.New("no face in the picture")
 
 // DetectInput writes what the detector would read of the frame into dst, which has the size of its input tensor.
 func (p *Pipeline) DetectInput(dst []float32, f *sensors.Frame) error {
-	im, err := image(f)
+	im, err := infer.ViewFrame(f)
 	if err != nil {
 		return err
 	}
@@ -36,7 +37,7 @@ func (p *Pipeline) DetectInput(dst []float32, f *sensors.Frame) error {
 // itself where it is an aligned crop already (of just the size), else the face nearest to the centre, aligned. It returns
 // ErrNoFace where there is none.
 func (p *Pipeline) EmbedInput(ctx context.Context, dst []float32, f *sensors.Frame) error {
-	im, err := image(f)
+	im, err := infer.ViewFrame(f)
 	if err != nil {
 		return err
 	}

@@ -142,7 +142,7 @@ func (p *Pipeline) Dimension() int { return minutiae.Bytes }
 func (p *Pipeline) NewResult() *Result { return &Result{Values: make([]int8, minutiae.Bytes)} }
 
 // ErrFormat means that the frame's pixels cannot be read by the pipeline.
-var ErrFormat = errors.New("frame cannot be processed")
+var ErrFormat = infer.ErrFormat
 
 // Process makes the template of the finger in a frame of the given resolution in pixels per inch; 0 means DPI. A frame
 // without a finger is no error: Present is false. It returns an error wrapping ErrFormat for a frame that is malformed,
@@ -153,7 +153,7 @@ func (p *Pipeline) Process(ctx context.Context, f *sensors.Frame, dpi float64, r
 	for i, name := range order {
 		r.Timings[i] = infer.Timing{Stage: name, Deadline: p.budget[i]}
 	}
-	im, err := image(f)
+	im, err := infer.ViewFrame(f)
 	if err != nil {
 		return err
 	}
@@ -227,7 +227,7 @@ func (p *Pipeline) ExtractInput(dst []float32, f *sensors.Frame, dpi float64) er
 	if len(dst) != p.extract.w*p.extract.h {
 		return fmt.Errorf("input of stage %s has %d values, not %d", StageExtract, p.extract.w*p.extract.h, len(dst))
 	}
-	im, err := image(f)
+	im, err := infer.ViewFrame(f)
 	if err != nil {
 		return err
 	}
@@ -237,30 +237,6 @@ func (p *Pipeline) ExtractInput(dst []float32, f *sensors.Frame, dpi float64) er
 	}
 	p.extract.fill(&p.norm, dst, p.gray, w, h)
 	return nil
-}
-
-// image views a frame as the kernels do.
-func image(f *sensors.Frame) (kernels.Image, error) {
-	im := kernels.Image{Width: f.Width, Height: f.Height, FullRange: f.FullRange}
-	switch f.Format {
-	case sensors.Gray8:
-		im.Format = kernels.Gray8
-	case sensors.RGB24:
-		im.Format = kernels.RGB24
-	case sensors.NV12:
-		im.Format = kernels.NV12
-	case sensors.YUYV:
-		im.Format = kernels.YUYV
-	default:
-		return im, fmt.Errorf("%w: sensor %s, frame %d: format %v must be decoded first", ErrFormat, f.Sensor, f.Seq, f.Format)
-	}
-	for i, pl := range f.Planes {
-		im.Planes[i] = kernels.Plane{Data: pl.Data, StrideBytes: pl.StrideBytes}
-	}
-	if err := im.Check(); err != nil {
-		return im, fmt.Errorf("%w: sensor %s, frame %d: %w", ErrFormat, f.Sensor, f.Seq, err)
-	}
-	return im, nil
 }
 
 // Close frees the engines and wipes what they saw.
