@@ -3,7 +3,7 @@
 VIGIL_DATA ?= $(abspath ../shared/data)
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS    := -X vigil/daemon/core.Version=$(VERSION)
-GOTEST     := go test -race -timeout 20m
+GOTEST     := go test -race -timeout 40m
 export VIGIL_DATA
 
 .PHONY: build appliance demo test lfw bench bench-fvc bench-models bench-models-no-vnni bench-quant soak fuzz lint setup clean
