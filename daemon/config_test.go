@@ -30,7 +30,7 @@ func TestTheExampleShowsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Sensors) != 1 || got.Sensors[0].Name != "door" || !got.Sensors[0].Loop {
+	if len(got.Sensors) != 2 || got.Sensors[0].Name != "door" || !got.Sensors[0].Loop || got.Sensors[1].Driver != config.DriverSynth {
 		t.Errorf("sensors %+v", got.Sensors)
 	}
 	got.Sensors = nil

@@ -52,7 +52,7 @@ func TestADeviceInItsFleet(t *testing.T) {
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	pics := daemontest.Pictures(t, "Jiang_Zemin", 5)
 	e, err := a.Enroll(ctx, "Ann", pics[:3])
