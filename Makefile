@@ -3,7 +3,7 @@
 VIGIL_DATA ?= $(abspath ../shared/data)
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS    := -X vigil/daemon/core.Version=$(VERSION)
-GOTEST     := go test -race -timeout 40m
+GOTEST     := go test -race -timeout 15m
 export VIGIL_DATA
 
 .PHONY: build appliance demo test lfw bench bench-fvc bench-models bench-models-no-vnni bench-quant soak fuzz lint setup clean
@@ -30,6 +30,7 @@ test: ## all tests, with the race detector, swtpm, Mosquitto and ONNX Runtime
 	go vet -tags appliance ./daemon
 	$(GOTEST) ./...
 	go test -count=1 -run TestLFW ./infer/eval
+	go test -count=1 -run TestTheDemoNeedsNoData ./daemon
 
 lfw: ## accuracy on the 3,000 open pairs of LFW (about three minutes on two cores)
 	@scripts/setup demo
