@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -168,17 +169,21 @@ func (e *evaluation) verify(ctx context.Context, protocols []*eval.Protocol) err
 }
 
 func scoresFrom(arg string, p *eval.Protocol) (*eval.Run, error) {
+	return readNamed(arg, func(name string, r io.Reader) (*eval.Run, error) { return eval.ReadScores(name, p, r) })
+}
+
+// readNamed reads the file of a flag NAME=FILE, or FILE; an error of its content names the file.
+func readNamed[T any](arg string, read func(name string, r io.Reader) (T, error)) (v T, err error) {
 	name, path := named(arg)
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return v, err
 	}
 	defer f.Close()
-	r, err := eval.ReadScores(name, p, f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	if v, err = read(name, f); err != nil {
+		return v, fmt.Errorf("%s: %w", path, err)
 	}
-	return r, nil
+	return v, nil
 }
 
 // writeScores writes the scores of a protocol that is not too large beside the report.
@@ -273,15 +278,5 @@ func (e *evaluation) liveness(ctx context.Context, list []eval.Presentation) err
 }
 
 func presentationsFrom(arg string, list []eval.Presentation) (*eval.LivenessRun, error) {
-	name, path := named(arg)
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	r, err := eval.ReadPresentations(name, list, f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return r, nil
+	return readNamed(arg, func(name string, r io.Reader) (*eval.LivenessRun, error) { return eval.ReadPresentations(name, list, r) })
 }
