@@ -278,5 +278,7 @@ func (e *evaluation) liveness(ctx context.Context, list []eval.Presentation) err
 }
 
 func presentationsFrom(arg string, list []eval.Presentation) (*eval.LivenessRun, error) {
-	return readNamed(arg, func(name string, r io.Reader) (*eval.LivenessRun, error) { return eval.ReadPresentations(name, list, r) })
+	return readNamed(arg, func(name string, r io.Reader) (*eval.LivenessRun, error) {
+		return eval.ReadPresentations(name, list, r)
+	})
 }
