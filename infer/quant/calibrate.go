@@ -31,6 +31,7 @@ type Options struct {
 	AutoFloat  AutoFloat
 	NoCorrect  bool                            // leave out the correction of biases
 	NoEqualise bool                            // leave out the equalisation of channels
+	NoBlocks   bool                            // CPU dialect: leave convolutions of stride 2 over few channels as they are
 	Progress   func(what string, done, of int) // may be nil
 }
 

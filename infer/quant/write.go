@@ -138,6 +138,9 @@ func (w *writer) write() error {
 	for _, name := range w.p.tensors {
 		w.pairBehind(name)
 	}
+	if !w.c.opts.NoBlocks {
+		w.foldStride(copyOf)
+	}
 	w.m.RemoveDead()
 	return w.m.Sort()
 }
