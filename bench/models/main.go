@@ -27,6 +27,7 @@ type options struct {
 	bits                int
 	keep                string
 	most                int
+	labelled            bool
 }
 
 func main() {
@@ -38,6 +39,7 @@ func main() {
 	flag.IntVar(&o.bits, "weight-bits", 0, "7 or 8; 0 is what the gate of this processor wants")
 	flag.StringVar(&o.keep, "keep", "", "folder of INT8 files: one that is there is taken, another is made and put there")
 	flag.IntVar(&o.most, "batch", 8, "largest batch: 8, or 1 for that alone")
+	flag.BoolVar(&o.labelled, "labelled", false, "judge the embedder by its accuracy on the aligned LFW pairs instead of by its agreement on a few pictures")
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
 		fmt.Fprintln(os.Stderr, "models:", err)
@@ -52,6 +54,9 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, rt.Close()) }()
 	fmt.Printf("%s, one thread, processor with VNNI or the like: %v\n", rt.Name(), quant.HasDotProduct())
+	if o.labelled {
+		return labelled(ctx, rt, o)
+	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "MODEL\tBATCH\tFP32 ms\tINT8 ms\tRATIO\tQUARTILES\tCOSINE\tGATE")
 	for _, m := range open.Models() {

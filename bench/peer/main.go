@@ -11,7 +11,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -148,16 +147,11 @@ func compare(ctx context.Context, rt *ort.Runtime, m open.Model, o options) erro
 	if err != nil {
 		return err
 	}
-	file, err := os.Open(filepath.Join(open.Data(), "protocols", "lfw_aligned112_pairs_open.txt"))
+	pairs, err := open.AlignedPairs()
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	pairs, err := eval.ParsePairs(file)
-	if err != nil {
-		return err
-	}
-	reference, err := embeddings(ctx, rt, m, fp32, pairs)
+	reference, err := m.Embed(ctx, rt, fp32, pairs, nil)
 	if err != nil {
 		return err
 	}
@@ -168,7 +162,7 @@ func compare(ctx context.Context, rt *ort.Runtime, m open.Model, o options) erro
 	fmt.Printf("%d aligned pairs, %d calibration pictures, %s, one thread\n", len(pairs), o.samples, rt.Name())
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "MODEL\tACCURACY %\tMEAN COSINE\tWORST\tSCORE RMS\tFP32/THIS")
-	fmt.Fprintf(w, "fp32\t%.2f\t\t\t\t\n", 100*accuracy(pairs, reference))
+	fmt.Fprintf(w, "fp32\t%.2f\t\t\t\t\n", 100*reference.Accuracy(pairs))
 	for _, path := range paths {
 		label := strings.TrimSuffix(filepath.Base(path), ".onnx")
 		mine := strings.HasPrefix(label, "ours ") && strings.HasSuffix(label, strings.TrimSuffix(m.File, ".onnx"))
@@ -182,102 +176,22 @@ func compare(ctx context.Context, rt *ort.Runtime, m open.Model, o options) erro
 	return w.Flush()
 }
 
-func row(ctx context.Context, rt *ort.Runtime, m open.Model, o options, w *tabwriter.Writer, label, path string, fp32 []byte, pairs []eval.Pair, reference map[string][]float32) error {
+func row(ctx context.Context, rt *ort.Runtime, m open.Model, o options, w *tabwriter.Writer, label, path string, fp32 []byte, pairs []eval.Pair, reference open.Embeddings) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	got, err := embeddings(ctx, rt, m, data, pairs)
+	got, err := m.Embed(ctx, rt, data, pairs, nil)
 	if err != nil {
 		return err
 	}
-	mean, worst, rms := 0.0, 1.0, 0.0
-	for name, v := range got {
-		c := dot(v, reference[name])
-		mean += c / float64(len(got))
-		worst = min(worst, c)
-	}
-	for _, p := range pairs {
-		a, b := key(p.A, p.IA), key(p.B, p.IB)
-		d := dot(got[a], got[b]) - dot(reference[a], reference[b])
-		rms += d * d / float64(len(pairs))
-	}
+	mean, worst, rms := reference.Difference(got, pairs)
 	race, err := race(ctx, rt, m, [2][]byte{fp32, data}, o.runs)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "%s\t%.2f\t%.4f\t%.4f\t%.4f\t%.2f (%.2f..%.2f)\n", label, 100*accuracy(pairs, got), mean, worst, math.Sqrt(rms), race.Ratio, race.Low, race.High)
+	fmt.Fprintf(w, "%s\t%.2f\t%.4f\t%.4f\t%.4f\t%.2f (%.2f..%.2f)\n", label, 100*got.Accuracy(pairs), mean, worst, rms, race.Ratio, race.Low, race.High)
 	return nil
-}
-
-func key(name string, i int) string {
-	return filepath.Join(name, fmt.Sprintf("%s_%04d.jpg", name, i))
-}
-
-func dot(a, b []float32) (sum float64) {
-	for i := range a {
-		sum += float64(a[i]) * float64(b[i])
-	}
-	return sum
-}
-
-// accuracy is the share of right answers with the threshold of the other half, without the mirrored crop.
-func accuracy(pairs []eval.Pair, of map[string][]float32) float64 {
-	var halves [2]eval.Scores
-	folds := pairs[len(pairs)-1].Fold + 1
-	for _, p := range pairs {
-		h := &halves[p.Fold*2/folds]
-		s := dot(of[key(p.A, p.IA)], of[key(p.B, p.IB)])
-		if p.Mated {
-			h.Mated = append(h.Mated, s)
-		} else {
-			h.NonMated = append(h.NonMated, s)
-		}
-	}
-	right := 0.0
-	for i := range halves {
-		halves[i].Sort()
-	}
-	for i := range halves {
-		n := len(halves[i].Mated) + len(halves[i].NonMated)
-		right += halves[i].Accuracy(halves[1-i].BestThreshold()) * float64(n)
-	}
-	return right / float64(len(pairs))
-}
-
-// embeddings are the unit vectors of all pictures of the pairs.
-func embeddings(ctx context.Context, rt *ort.Runtime, m open.Model, model []byte, pairs []eval.Pair) (out map[string][]float32, err error) {
-	e, err := rt.Load(ctx, model, []infer.Tensor{m.Input}, m.Outputs)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, e.Close()) }()
-	io, err := e.NewIO()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, io.Close()) }()
-	out = map[string][]float32{}
-	for _, p := range pairs {
-		for _, name := range []string{key(p.A, p.IA), key(p.B, p.IB)} {
-			if out[name] != nil {
-				continue
-			}
-			if err := m.Fill(ctx, filepath.Join(open.Data(), "faces", m.Pictures, name), io.Input(0)); err != nil {
-				return nil, err
-			}
-			if err := io.Run(ctx); err != nil {
-				return nil, err
-			}
-			v := slices.Clone(io.Output(0))
-			length := float32(math.Sqrt(dot(v, v)))
-			for i := range v {
-				v[i] /= length
-			}
-			out[name] = v
-		}
-	}
-	return out, nil
 }
 
 func race(ctx context.Context, rt *ort.Runtime, m open.Model, models [2][]byte, runs int) (r *quant.Race, err error) {
