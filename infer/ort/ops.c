@@ -6,9 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-// call finds a function of the table with the type that it has in the header.
-#define call(api, index, result, ...) ((result(*)(__VA_ARGS__))(api)[index])
-
 // even rounds to a whole number, half to even, in the rounding mode that every thread starts in. rint is one instruction on
 // ARM; baseline x86-64 has none, and a call per value costs more than the rest: there, adding and taking away 1.5 * 2^52
 // does it for doubles below 2^51. A compiler that fuses v * scale with that addition would round once too few, so it is used
@@ -59,14 +56,14 @@ static void destroy(void *kernel) { (void)kernel; }
 
 static vigil_status *sizes_of(vigil_api api, const void *value, int64_t sizes[2]) {
 	void *shape = NULL;
-	vigil_status *s = call(api, VIGIL_API_GET_SHAPE, vigil_status *, const void *, void **)(value, &shape);
+	vigil_status *s = vigil_call(api, VIGIL_API_GET_SHAPE, vigil_status *, const void *, void **)(value, &shape);
 	if (s) return s;
 	size_t rank = 0;
-	s = call(api, VIGIL_API_GET_RANK, vigil_status *, const void *, size_t *)(shape, &rank);
+	s = vigil_call(api, VIGIL_API_GET_RANK, vigil_status *, const void *, size_t *)(shape, &rank);
 	if (!s && rank != 2)
-		s = call(api, VIGIL_API_CREATE_STATUS, vigil_status *, int, const char *)(VIGIL_INVALID_ARGUMENT, "L2NormalizeQuantize takes rows: a tensor of two axes");
-	if (!s) s = call(api, VIGIL_API_GET_SIZES, vigil_status *, const void *, int64_t *, size_t)(shape, sizes, 2);
-	call(api, VIGIL_API_RELEASE_SHAPE, void, void *)(shape);
+		s = vigil_call(api, VIGIL_API_CREATE_STATUS, vigil_status *, int, const char *)(VIGIL_INVALID_ARGUMENT, "L2NormalizeQuantize takes rows: a tensor of two axes");
+	if (!s) s = vigil_call(api, VIGIL_API_GET_SIZES, vigil_status *, const void *, int64_t *, size_t)(shape, sizes, 2);
+	vigil_call(api, VIGIL_API_RELEASE_SHAPE, void, void *)(shape);
 	return s;
 }
 
@@ -74,11 +71,11 @@ static vigil_status *compute(void *kernel, void *context) {
 	vigil_api api = kernel;
 	void *in = NULL, *out = NULL, *src = NULL, *dst = NULL;
 	int64_t sizes[2] = {0, 0};
-	vigil_status *s = call(api, VIGIL_API_KERNEL_INPUT, vigil_status *, const void *, size_t, void **)(context, 0, &in);
+	vigil_status *s = vigil_call(api, VIGIL_API_KERNEL_INPUT, vigil_status *, const void *, size_t, void **)(context, 0, &in);
 	if (!s) s = sizes_of(api, in, sizes);
-	if (!s) s = call(api, VIGIL_API_KERNEL_OUTPUT, vigil_status *, void *, size_t, const int64_t *, size_t, void **)(context, 0, sizes, 2, &out);
-	if (!s) s = call(api, VIGIL_API_GET_DATA, vigil_status *, void *, void **)(in, &src);
-	if (!s) s = call(api, VIGIL_API_GET_DATA, vigil_status *, void *, void **)(out, &dst);
+	if (!s) s = vigil_call(api, VIGIL_API_KERNEL_OUTPUT, vigil_status *, void *, size_t, const int64_t *, size_t, void **)(context, 0, sizes, 2, &out);
+	if (!s) s = vigil_call(api, VIGIL_API_GET_DATA, vigil_status *, void *, void **)(in, &src);
+	if (!s) s = vigil_call(api, VIGIL_API_GET_DATA, vigil_status *, void *, void **)(out, &dst);
 	if (!s) vigil_l2_normalize_quantize(src, dst, (size_t)sizes[0], (size_t)sizes[1]);
 	return s;
 }
@@ -112,14 +109,6 @@ static const vigil_op l2_normalize_quantize = {
 	.compute_v2 = compute,
 };
 
-// reason turns a status into text of the caller's and releases it; NULL for success.
-static char *reason(vigil_api api, vigil_status *s) {
-	if (!s) return NULL;
-	char *text = strdup(call(api, VIGIL_API_GET_ERROR_MESSAGE, const char *, const vigil_status *)(s));
-	call(api, VIGIL_API_RELEASE_STATUS, void, vigil_status *)(s);
-	return text ? text : strdup("no memory");
-}
-
 char *vigil_ops_open(vigil_ops *ops, const char *library, const char *domain) {
 	memset(ops, 0, sizeof *ops);
 	void *lib = dlopen(library, RTLD_NOW | RTLD_NOLOAD);
@@ -133,17 +122,18 @@ char *vigil_ops_open(vigil_ops *ops, const char *library, const char *domain) {
 	dlclose(lib);  // its opener keeps it
 	ops->api = base ? base->get_api(VIGIL_ORT_API) : NULL;
 	if (!ops->api) return strdup("the library does not speak version 16 of the C API");
-	char *failed = reason(ops->api, call(ops->api, VIGIL_API_CREATE_DOMAIN, vigil_status *, const char *, void **)(domain, &ops->domain));
-	if (!failed) failed = reason(ops->api, call(ops->api, VIGIL_API_DOMAIN_ADD, vigil_status *, void *, const vigil_op *)(ops->domain, &l2_normalize_quantize));
+	ops->plugins = base->get_api(VIGIL_ORT_PLUGINS);
+	char *failed = vigil_reason(ops->api, vigil_call(ops->api, VIGIL_API_CREATE_DOMAIN, vigil_status *, const char *, void **)(domain, &ops->domain));
+	if (!failed) failed = vigil_reason(ops->api, vigil_call(ops->api, VIGIL_API_DOMAIN_ADD, vigil_status *, void *, const vigil_op *)(ops->domain, &l2_normalize_quantize));
 	if (failed) vigil_ops_close(ops);
 	return failed;
 }
 
 char *vigil_ops_add(const vigil_ops *ops, void *options) {
-	return reason(ops->api, call(ops->api, VIGIL_API_ADD_DOMAIN, vigil_status *, void *, void *)(options, ops->domain));
+	return vigil_reason(ops->api, vigil_call(ops->api, VIGIL_API_ADD_DOMAIN, vigil_status *, void *, void *)(options, ops->domain));
 }
 
 void vigil_ops_close(vigil_ops *ops) {
-	if (ops->domain) call(ops->api, VIGIL_API_RELEASE_DOMAIN, void, void *)(ops->domain);
+	if (ops->domain) vigil_call(ops->api, VIGIL_API_RELEASE_DOMAIN, void, void *)(ops->domain);
 	memset(ops, 0, sizeof *ops);
 }

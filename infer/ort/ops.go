@@ -12,7 +12,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"reflect"
 	"unsafe"
 
 	ortgo "github.com/yalue/onnxruntime_go"
@@ -60,16 +59,6 @@ func (o *operators) close() {
 	}
 }
 
-// handleOf is the C object behind the binding's options: it has no call for operators, and keeps the pointer in its only
-// field.
-func handleOf(opts *ortgo.SessionOptions) (unsafe.Pointer, error) {
-	v := reflect.ValueOf(opts).Elem()
-	if v.NumField() != 1 || v.Field(0).Kind() != reflect.Pointer || v.Field(0).IsNil() {
-		return nil, errors.New("the binding of ONNX Runtime keeps its session options in another way than v1.27.0 did")
-	}
-	return v.Field(0).UnsafePointer(), nil
-}
-
 // failure takes over text from C.
 func failure(text *C.char) error {
 	if text == nil {
@@ -88,7 +77,7 @@ func usesOperators(onnx []byte) bool {
 var ErrNoOperators = errors.New("the model has operators of ours, which this runtime has not registered")
 
 // prepare makes the options of a session for a model and the function that tells the model's tensors.
-func (r *Runtime) prepare(onnx []byte) (opts *ortgo.SessionOptions, info func() (in, out []ortgo.InputOutputInfo, err error), err error) {
+func (r *Runtime) prepare(onnx []byte, inputs []infer.Tensor) (opts *ortgo.SessionOptions, info func() (in, out []ortgo.InputOutputInfo, err error), err error) {
 	if len(onnx) == 0 {
 		return nil, nil, errors.New("model of no bytes")
 	}
@@ -96,7 +85,7 @@ func (r *Runtime) prepare(onnx []byte) (opts *ortgo.SessionOptions, info func() 
 	if uses && !r.operators {
 		return nil, nil, ErrNoOperators
 	}
-	if opts, err = r.sessionOptions(); err != nil {
+	if opts, err = r.sessionOptions(inputs); err != nil {
 		return nil, nil, err
 	}
 	if !uses {

@@ -6,7 +6,12 @@
 // ONNX Runtime's own threads never spin when idle. Operators of ours (infer.OpsDomain) are compiled in, in C, and known to
 // the sessions of models that have them; what they answer is bit for bit what the Go code answers that they stand for.
 //
-// It owns the environment, the sessions and the tensors. It does not choose a provider and runs on the CPU only.
+// A run ends early when its context does: between two nodes. On a provider with memory of its own (Provider) an input
+// crosses once before a run and an output once after it; the bound tensors are pinned for that where CUDA's runtime is there.
+// Signal handlers that a provider's library installs are made safe for Go as soon as it is loaded.
+//
+// It owns the environment, the sessions and the tensors. It does not choose a provider: it is told one, and says why it
+// cannot be used.
 package ort
 
 import (
@@ -16,11 +21,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
-	"unsafe"
+	"sync/atomic"
 
 	ortgo "github.com/yalue/onnxruntime_go"
-	"golang.org/x/sys/unix"
 
 	"vigil/infer"
 )
@@ -29,6 +34,10 @@ import (
 type Options struct {
 	Library string // path of libonnxruntime.so; "" searches, see Find
 	Threads int    // threads per engine; 0 means 1
+	// Affinity binds the threads of an engine to processors, as ONNX Runtime's session.intra_op_thread_affinities takes it:
+	// one list a thread but the first, which is the caller's: "1;2" for three threads. "" leaves them to the kernel.
+	Affinity string
+	Provider Provider // what executes the nodes; the CPU if not said
 	// NoOperators leaves operators of ours out: models that have them are refused, and stages run their plain files.
 	NoOperators bool
 }
@@ -39,9 +48,11 @@ var ErrNoLibrary = errors.New("ONNX Runtime library not found")
 // env is the one ONNX Runtime environment of the process, a property of the C library itself.
 var env struct {
 	sync.Mutex
-	users int
-	path  string
-	ops   operators
+	users     int
+	path      string
+	ops       operators
+	libraries map[string]string // of providers, by the name they are registered under
+	mended    atomic.Int64      // signal handlers that were not safe for Go
 }
 
 // Find returns the library to use: path if given, else VIGIL_ORT_LIB, else the first that exists of the places where the
@@ -72,13 +83,18 @@ func Find(path string) (string, error) {
 // Runtime is ONNX Runtime on the CPU. It implements infer.Runtime.
 type Runtime struct {
 	threads   int
+	affinity  string
+	provider  Provider
 	version   string
 	operators bool // ours are registered
 	once      sync.Once
 }
 
-// Open loads the library.
+// Open loads the library. Errors: ErrNoLibrary, ErrNoProvider, options that mean nothing.
 func Open(o Options) (*Runtime, error) {
+	if err := o.Provider.Check(); err != nil {
+		return nil, err
+	}
 	path, err := Find(o.Library)
 	if err != nil {
 		return nil, err
@@ -102,14 +118,65 @@ func Open(o Options) (*Runtime, error) {
 		env.path = path
 	}
 	env.users++
-	return &Runtime{threads: max(1, o.Threads), version: ortgo.GetVersion(), operators: !o.NoOperators}, nil
+	r := &Runtime{threads: max(1, o.Threads), affinity: o.Affinity, provider: o.Provider, version: ortgo.GetVersion(), operators: !o.NoOperators}
+	if err := r.usable(); err != nil {
+		return nil, errors.Join(err, leave())
+	}
+	return r, nil
+}
+
+// usable says why the provider is not. The caller holds the environment.
+func (r *Runtime) usable() error {
+	p := &r.provider
+	if p.plugin() {
+		if err := p.register(); err != nil {
+			return err
+		}
+	} else if have, err := available(); err != nil {
+		return err
+	} else if !slices.Contains(have, builtIn[p.name()]) {
+		return fmt.Errorf("%w: %s: the library %s was built without it (it has %s)", ErrNoProvider, p.name(), env.path, strings.Join(have, ", "))
+	}
+	opts, err := r.sessionOptions(nil) // this loads what the provider needs
+	if err != nil {
+		return err
+	}
+	return opts.Destroy()
+}
+
+// leave gives up the environment; the last user closes it. The caller holds it.
+func leave() error {
+	if env.users--; env.users > 0 {
+		return nil
+	}
+	env.ops.close()
+	var err error
+	for name := range env.libraries {
+		err = errors.Join(err, ortgo.UnregisterExecutionProviderLibrary(name))
+	}
+	env.libraries = nil
+	return errors.Join(err, ortgo.DestroyEnvironment())
 }
 
 // Name implements infer.Runtime.
-func (r *Runtime) Name() string { return "onnxruntime " + r.version + " CPU" }
+func (r *Runtime) Name() string {
+	name := map[string]string{CPU: "CPU", CUDA: "CUDA", TensorRT: "TensorRT"}[r.provider.name()]
+	if name == "" {
+		name = r.provider.name()
+	}
+	return "onnxruntime " + r.version + " " + name
+}
 
-// Dialects implements infer.Runtime: Dialects, without infer.DialectOps where operators of ours are not registered.
+// Dialects implements infer.Runtime: on the CPU Dialects, without infer.DialectOps where operators of ours are not
+// registered; TensorRT's on TensorRT; none on others, whose float kernels are their best.
 func (r *Runtime) Dialects() []string {
+	switch r.provider.name() {
+	case CPU:
+	case TensorRT:
+		return []string{infer.DialectTensorRT}
+	default:
+		return nil
+	}
 	if r.operators {
 		return Dialects
 	}
@@ -125,10 +192,7 @@ func (r *Runtime) Close() error {
 	r.once.Do(func() {
 		env.Lock()
 		defer env.Unlock()
-		if env.users--; env.users == 0 {
-			env.ops.close()
-			err = ortgo.DestroyEnvironment()
-		}
+		err = leave()
 	})
 	return err
 }
@@ -138,7 +202,7 @@ func (r *Runtime) Load(ctx context.Context, onnx []byte, inputs, outputs []infer
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	opts, info, err := r.prepare(onnx)
+	opts, info, err := r.prepare(onnx, inputs)
 	if err != nil {
 		return nil, err
 	}
@@ -157,12 +221,12 @@ func (r *Runtime) Load(ctx context.Context, onnx []byte, inputs, outputs []infer
 	if err != nil {
 		return nil, fmt.Errorf("ONNX Runtime refuses the model: %w", err)
 	}
-	return &engine{session: session, inputs: inputs, outputs: outputs}, nil
+	return &engine{session: session, inputs: inputs, outputs: outputs, device: r.provider.name() != CPU}, nil
 }
 
 // Inspect implements infer.Inspector.
 func (r *Runtime) Inspect(onnx []byte) (inputs, outputs []infer.Tensor, err error) {
-	opts, info, err := r.prepare(onnx)
+	opts, info, err := r.prepare(onnx, nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -185,7 +249,8 @@ func tensors(list []ortgo.InputOutputInfo) (out []infer.Tensor) {
 	return out
 }
 
-func (r *Runtime) sessionOptions() (*ortgo.SessionOptions, error) {
+// sessionOptions are those of a session for a model with these inputs.
+func (r *Runtime) sessionOptions(inputs []infer.Tensor) (*ortgo.SessionOptions, error) {
 	o, err := ortgo.NewSessionOptions()
 	if err != nil {
 		return nil, fmt.Errorf("cannot make session options: %w", err)
@@ -196,8 +261,14 @@ func (r *Runtime) sessionOptions() (*ortgo.SessionOptions, error) {
 		o.SetGraphOptimizationLevel(ortgo.GraphOptimizationLevelEnableAll),
 		o.AddSessionConfigEntry("session.intra_op.allow_spinning", "0"),
 	)
+	if r.affinity != "" {
+		err = errors.Join(err, o.AddSessionConfigEntry("session.intra_op_thread_affinities", r.affinity))
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot set session options: %w", err), o.Destroy())
+	}
+	if err := r.provider.addTo(o, inputs); err != nil {
+		return nil, errors.Join(err, o.Destroy())
 	}
 	return o, nil
 }
@@ -230,99 +301,4 @@ func match(kind string, want []infer.Tensor, have []ortgo.InputOutputInfo) error
 		return fmt.Errorf("the model has %d inputs, bundle.json says %d", len(have), len(want))
 	}
 	return nil
-}
-
-// engine implements infer.Engine.
-type engine struct {
-	session         *ortgo.DynamicAdvancedSession
-	inputs, outputs []infer.Tensor
-}
-
-// Close implements infer.Engine.
-func (e *engine) Close() error { return e.session.Destroy() }
-
-// NewIO implements infer.Engine.
-func (e *engine) NewIO() (infer.IO, error) {
-	b, err := e.session.CreateIoBinding()
-	if err != nil {
-		return nil, fmt.Errorf("cannot bind tensors: %w", err)
-	}
-	io := &bound{session: e.session, binding: b}
-	for _, t := range e.inputs {
-		if err = io.add(&io.in, t, b.BindInput); err != nil {
-			return nil, errors.Join(err, io.Close())
-		}
-	}
-	for _, t := range e.outputs {
-		if err = io.add(&io.out, t, b.BindOutput); err != nil {
-			return nil, errors.Join(err, io.Close())
-		}
-	}
-	return io, nil
-}
-
-// bound implements infer.IO.
-type bound struct {
-	session *ortgo.DynamicAdvancedSession
-	binding *ortgo.IoBinding
-	in, out []buffer
-}
-
-// buffer is the memory of one tensor.
-type buffer struct {
-	mem    []byte // mapped, page aligned, outside the Go heap
-	values []float32
-	tensor *ortgo.Tensor[float32]
-}
-
-func (b *bound) add(list *[]buffer, t infer.Tensor, bind func(string, ortgo.Value) error) error {
-	n := t.Elements()
-	mem, err := unix.Mmap(-1, 0, 4*n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
-	if err != nil {
-		return fmt.Errorf("cannot map %d bytes for tensor %v: %w", 4*n, t, err)
-	}
-	*list = append(*list, buffer{mem: mem})
-	buf := &(*list)[len(*list)-1]
-	if err := unix.Madvise(mem, unix.MADV_DONTDUMP); err != nil {
-		return fmt.Errorf("cannot keep tensor %v out of core dumps: %w", t, err)
-	}
-	buf.values = unsafe.Slice((*float32)(unsafe.Pointer(&mem[0])), n)
-	if buf.tensor, err = ortgo.NewTensor(ortgo.NewShape(t.Shape...), buf.values); err != nil {
-		return fmt.Errorf("cannot make tensor %v: %w", t, err)
-	}
-	if err := bind(t.Name, buf.tensor); err != nil {
-		return fmt.Errorf("cannot bind tensor %v: %w", t, err)
-	}
-	return nil
-}
-
-// Input implements infer.IO.
-func (b *bound) Input(i int) []float32 { return b.in[i].values }
-
-// Output implements infer.IO.
-func (b *bound) Output(i int) []float32 { return b.out[i].values }
-
-// Run implements infer.IO.
-func (b *bound) Run(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := b.session.RunWithBinding(b.binding); err != nil {
-		return fmt.Errorf("the model failed while running: %w", err)
-	}
-	return nil
-}
-
-// Close implements infer.IO.
-func (b *bound) Close() error {
-	err := b.binding.Destroy()
-	for _, buf := range slices.Concat(b.in, b.out) {
-		if buf.tensor != nil {
-			err = errors.Join(err, buf.tensor.Destroy())
-		}
-		clear(buf.mem)
-		err = errors.Join(err, unix.Munmap(buf.mem))
-	}
-	b.in, b.out = nil, nil
-	return err
 }

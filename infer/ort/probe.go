@@ -39,7 +39,7 @@ type ProbeValue struct {
 
 // Probe loads a model whose inputs are float32 of these shapes. outputs are names of the model's outputs.
 func (r *Runtime) Probe(onnx []byte, inputs []infer.Tensor, outputs []string, o ProbeOptions) (*Probe, error) {
-	opts, err := r.sessionOptions()
+	opts, err := r.sessionOptions(nil)
 	if err != nil {
 		return nil, err
 	}

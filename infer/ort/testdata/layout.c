@@ -18,9 +18,18 @@ at(VIGIL_API_GET_SIZES, GetDimensions);
 at(VIGIL_API_GET_SHAPE, GetTensorTypeAndShape);
 at(VIGIL_API_KERNEL_INPUT, KernelContext_GetInput);
 at(VIGIL_API_KERNEL_OUTPUT, KernelContext_GetOutput);
+at(VIGIL_API_CREATE_ENV, CreateEnv);
+at(VIGIL_API_RELEASE_ENV, ReleaseEnv);
 at(VIGIL_API_RELEASE_STATUS, ReleaseStatus);
+same(VIGIL_LOG_FATAL, ORT_LOGGING_LEVEL_FATAL);
 at(VIGIL_API_RELEASE_SHAPE, ReleaseTensorTypeAndShapeInfo);
 at(VIGIL_API_RELEASE_DOMAIN, ReleaseCustomOpDomain);
+at(VIGIL_API_GET_PROVIDERS, GetAvailableProviders);
+at(VIGIL_API_RELEASE_PROVIDERS, ReleaseAvailableProviders);
+at(VIGIL_API_RUN_BOUND, RunWithBinding);
+at(VIGIL_API_GET_DEVICES, GetEpDevices);
+at(VIGIL_API_APPEND_DEVICES, SessionOptionsAppendExecutionProvider_V2);
+at(VIGIL_API_DEVICE_PROVIDER, EpDevice_EpName);
 
 same(VIGIL_FLOAT32, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
 same(VIGIL_REQUIRED, INPUT_OUTPUT_REQUIRED);
