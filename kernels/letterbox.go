@@ -45,6 +45,20 @@ func newLetterbox(size [4]int, outW, outH int, sx, sy float64) *Letterbox {
 	}
 }
 
+// Axis is a table of filter taps for one direction: output i is the sum of the Width inputs from First[i] on, weighted by
+// the Width taps from i*Width on.
+type Axis struct {
+	First []int
+	Width int
+	Taps  []float32
+}
+
+// Tables are what Into works by, for faster backends: across and down, for the part of the tensor that the picture covers,
+// and the size of the tensor. They are borrowed and constant.
+func (l *Letterbox) Tables() (cols, rows Axis, dstW, dstH int) {
+	return Axis{l.cols.first, l.cols.width, l.cols.taps}, Axis{l.rows.first, l.rows.width, l.rows.taps}, l.dstW, l.dstH
+}
+
 // Fits reports whether the tables are for pictures of this size.
 func (l *Letterbox) Fits(w, h int) bool { return l.srcW == w && l.srcH == h }
 

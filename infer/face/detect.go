@@ -9,6 +9,7 @@ import (
 
 	"vigil/infer"
 	"vigil/kernels"
+	"vigil/kernels/cpu"
 )
 
 // maxCandidates bounds the detections before suppression; more than this in one frame are noise.
@@ -76,7 +77,7 @@ type detector struct {
 	pre   detectPre
 	post  decoder
 	w, h  int
-	box   *kernels.Letterbox
+	box   *cpu.Letterbox
 }
 
 // newDetector configures the stage; landmarks says whether the five points are needed.
@@ -116,9 +117,9 @@ func pictureInput(s *infer.Stage) (w, h int, err error) {
 // run appends the faces of the picture to found, largest first.
 func (d *detector) run(ctx context.Context, im *kernels.Image, found []candidate) ([]candidate, error) {
 	if d.box == nil || !d.box.Fits(im.Width, im.Height) {
-		make := kernels.NewLetterbox
+		make := cpu.NewLetterbox
 		if d.pre.stretch {
-			make = kernels.NewStretch
+			make = cpu.NewStretch
 		}
 		d.box = make(im.Width, im.Height, d.w, d.h)
 	}

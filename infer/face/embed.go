@@ -7,6 +7,7 @@ import (
 
 	"vigil/infer"
 	"vigil/kernels"
+	"vigil/kernels/cpu"
 )
 
 // embedder turns the aligned crop into a template.
@@ -61,7 +62,7 @@ func (e *embedder) run(ctx context.Context, values []int8) (scale float32, err e
 	defer clear(e.sum)
 	copy(e.sum, e.IO.Output(0))
 	if e.mirror {
-		flip(e.IO.Input(0), e.size)
+		cpu.Mirror(e.IO.Input(0), 3*e.size, e.size)
 		if err := e.IO.Run(ctx); err != nil {
 			return 0, fmt.Errorf("embed: %w", err)
 		}
@@ -73,15 +74,6 @@ func (e *embedder) run(ctx context.Context, values []int8) (scale float32, err e
 		return 0, errors.New("embed: the model answered with zeros or values that are not numbers")
 	}
 	return scale, nil
-}
-
-// flip mirrors every row of a planar picture.
-func flip(t []float32, width int) {
-	for ; len(t) >= width; t = t[width:] {
-		for i, j := 0, width-1; i < j; i, j = i+1, j-1 {
-			t[i], t[j] = t[j], t[i]
-		}
-	}
 }
 
 func (e *embedder) close() error {

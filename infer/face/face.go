@@ -18,6 +18,7 @@ import (
 
 	"vigil/infer"
 	"vigil/kernels"
+	"vigil/kernels/cpu"
 	"vigil/sensors"
 )
 
@@ -86,6 +87,7 @@ type Pipeline struct {
 	embed    *embedder
 	budget   [stages]time.Duration
 	found    []candidate
+	warp     cpu.Warper
 }
 
 // ErrNoLiveness means that the bundle has no liveness stage.
@@ -280,7 +282,7 @@ func (p *Pipeline) one(ctx context.Context, im *kernels.Image, c *candidate, r *
 		return nil // five points in one place: a false detection
 	}
 	crop := p.embed.IO.Input(0)
-	kernels.Warp(crop, p.align.size, p.align.size, im, toSrc, &p.embed.norm)
+	p.warp.Warp(crop, p.align.size, p.align.size, im, toSrc, &p.embed.norm)
 	r.Timings[alignAt].Took += lap(&t)
 	face.Quality = judge(crop, p.align.size, p.align.size, &p.embed.norm, &face)
 	r.Timings[qualityAt].Took += lap(&t)
@@ -313,6 +315,7 @@ func lap(t *time.Time) time.Duration {
 
 // Close frees the engines and wipes the tensors.
 func (p *Pipeline) Close() error {
+	p.warp.Wipe()
 	var errs []error
 	if p.detect != nil {
 		errs = append(errs, p.detect.Close())

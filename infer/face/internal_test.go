@@ -415,13 +415,3 @@ func TestStatistics(t *testing.T) {
 		}
 	}
 }
-
-func TestFlip(t *testing.T) {
-	v := []float32{1, 2, 3, 4, 5, 6}
-	flip(v, 3)
-	for i, want := range []float32{3, 2, 1, 6, 5, 4} {
-		if v[i] != want {
-			t.Fatalf("%v", v)
-		}
-	}
-}

@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"vigil/infer"
-	"vigil/kernels"
+	"vigil/kernels/cpu"
 	"vigil/sensors"
 )
 
@@ -25,9 +25,9 @@ func (p *Pipeline) DetectInput(dst []float32, f *sensors.Frame) error {
 	if len(dst) != 3*p.detect.w*p.detect.h {
 		return fmt.Errorf("input of the detector has %d values, not %d", 3*p.detect.w*p.detect.h, len(dst))
 	}
-	scale := kernels.NewLetterbox
+	scale := cpu.NewLetterbox
 	if p.detect.pre.stretch {
-		scale = kernels.NewStretch
+		scale = cpu.NewStretch
 	}
 	scale(im.Width, im.Height, p.detect.w, p.detect.h).Into(dst, &im, &p.detect.pre.norm)
 	return nil
@@ -45,7 +45,7 @@ func (p *Pipeline) EmbedInput(ctx context.Context, dst []float32, f *sensors.Fra
 		return fmt.Errorf("input of the embedder has %d values, not %d", 3*p.align.size*p.align.size, len(dst))
 	}
 	if im.Width == p.align.size && im.Height == p.align.size {
-		kernels.NewLetterbox(im.Width, im.Height, p.align.size, p.align.size).Into(dst, &im, &p.embed.norm)
+		cpu.NewLetterbox(im.Width, im.Height, p.align.size, p.align.size).Into(dst, &im, &p.embed.norm)
 		return nil
 	}
 	if p.found, err = p.detect.run(ctx, &im, p.found[:0]); err != nil {
@@ -65,7 +65,7 @@ func (p *Pipeline) EmbedInput(ctx context.Context, dst []float32, f *sensors.Fra
 	if !ok {
 		return ErrNoFace
 	}
-	kernels.Warp(dst, p.align.size, p.align.size, &im, toSrc, &p.embed.norm)
+	p.warp.Warp(dst, p.align.size, p.align.size, &im, toSrc, &p.embed.norm)
 	return nil
 }
 
