@@ -3,7 +3,6 @@ package picture
 import (
 	"encoding/binary"
 	"image"
-	"image/color"
 
 	"vigil/sensors"
 )
@@ -13,12 +12,19 @@ func toRGB(dst []byte, img image.Image) {
 	b := img.Bounds()
 	switch m := img.(type) {
 	case *image.YCbCr:
+		shift := 0 // pixels that share a chroma sample, as a power of two
+		switch m.SubsampleRatio {
+		case image.YCbCrSubsampleRatio422, image.YCbCrSubsampleRatio420:
+			shift = 1
+		case image.YCbCrSubsampleRatio411, image.YCbCrSubsampleRatio410:
+			shift = 2
+		}
 		for y := range b.Dy() {
-			for x := range b.Dx() {
-				yi, ci := m.YOffset(b.Min.X+x, b.Min.Y+y), m.COffset(b.Min.X+x, b.Min.Y+y)
-				dst[0], dst[1], dst[2] = color.YCbCrToRGB(m.Y[yi], m.Cb[ci], m.Cr[ci])
-				dst = dst[3:]
-			}
+			yi, ci := m.YOffset(b.Min.X, b.Min.Y+y), m.COffset(b.Min.X, b.Min.Y+y)
+			chroma := b.Min.X&(1<<shift-1) + b.Dx() // a picture may begin within a group
+			chroma = (chroma-1)>>shift + 1
+			rowToRGB(dst[:3*b.Dx()], m.Y[yi:][:b.Dx()], m.Cb[ci:][:chroma], m.Cr[ci:][:chroma], b.Min.X&(1<<shift-1), shift)
+			dst = dst[3*b.Dx():]
 		}
 	case *image.Gray:
 		for y := range b.Dy() {
@@ -36,6 +42,32 @@ func toRGB(dst []byte, img image.Image) {
 			}
 		}
 	}
+}
+
+// rowToRGB converts a row as color.YCbCrToRGB does, bit for bit (the formulae of ITU-T T.871 in 16.16 fixed point), with what
+// the chroma gives computed once for the pixels that share it. The row begins skip pixels into its first group.
+func rowToRGB(dst, luma, cb, cr []byte, skip, shift int) {
+	group, last := -1, 0
+	var red, green, blue int32
+	for x, v := range luma {
+		if group = (x + skip) >> shift; group != last || x == 0 {
+			last = group
+			d, e := int32(cb[group])-128, int32(cr[group])-128
+			red, green, blue = 91881*e, -22554*d-46802*e, 116130*d
+		}
+		y := int32(v) * 0x10101
+		out := dst[3*x:][:3:3]
+		out[0], out[1], out[2] = saturate(y+red), saturate(y+green), saturate(y+blue)
+	}
+}
+
+// saturate is the whole part of a 16.16 number, limited to a byte.
+func saturate(v int32) byte {
+	if uint32(v)&0xff000000 != 0 {
+		v = ^(v >> 31)
+		return byte(v)
+	}
+	return byte(v >> 16)
 }
 
 // orientation returns the EXIF orientation (1..8) of a JPEG, 1 if it has none. Layout: CIPA DC-008 (Exif 2.32), sections
