@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"sync"
 
-	"vigil/kernels"
+	"vigil/kernels/cpu"
 	"vigil/secure/mem"
 )
 
@@ -117,7 +117,7 @@ func (g *Gallery) Verify(subjectID string, probe Probe) (score float32, ok bool)
 	block := dots.Get().(*[scanRows]int32)
 	defer dots.Put(block)
 	for _, row := range g.own[subjectID] {
-		kernels.DotRows(block[:1], g.rows[row*g.stride:][:g.stride], g.stride, probe.Values)
+		cpu.DotRows(block[:1], g.rows[row*g.stride:][:g.stride], g.stride, probe.Values)
 		s := float32(block[0]) * g.scales[row] * probe.Scale
 		if !ok || s > score {
 			score, ok = s, true
@@ -145,7 +145,7 @@ func (g *Gallery) Identify(probe Probe, dst []Match) []Match {
 	defer dots.Put(block)
 	for start := 0; start < g.n; start += scanRows {
 		count := min(scanRows, g.n-start)
-		kernels.DotRows(block[:count], g.rows[start*g.stride:(start+count)*g.stride], g.stride, probe.Values)
+		cpu.DotRows(block[:count], g.rows[start*g.stride:(start+count)*g.stride], g.stride, probe.Values)
 		for i, dot := range block[:count] {
 			m := Match{g.owners[start+i], float32(dot) * g.scales[start+i] * probe.Scale}
 			if len(dst) < cap(dst) || m.before(dst[len(dst)-1]) {

@@ -1,8 +1,8 @@
-// Package cpu is the backend of package kernels in C, for pictures on their way into a model: scaling into a tensor,
-// alignment, colour conversion. It takes the instructions that the processor has (AVX2 with FMA on x86-64, NEON on ARM).
+// Package cpu is the backend of package kernels in C: scaling of pictures into a tensor, alignment, colour conversion, and the
+// scores of a gallery's rows. It takes the instructions that the processor has (AVX2 with FMA on x86-64, NEON on ARM).
 //
 // Promises: results equal the reference in package kernels to within rounding, 0.01 of a grey level before normalisation,
-// at every size and format; colours converted from YUV are the same bit for bit. Functions block for the work alone and
+// at every size and format; colours converted from YUV and scores are the same bit for bit. Functions block for the work alone and
 // allocate nothing once a Letterbox or Warper has seen its largest picture. Arguments are checked as the reference checks
 // them: a wrong length panics. Callers that handle outside data check an Image with Image.Check first.
 //
@@ -32,6 +32,10 @@ static void rgb(const vigil_kernels *k, uint8_t *dst, const uint8_t *p0, const u
                 int format, int w, int h, int full, int x, int y, int rw, int rh) {
 	const vigil_image im = {{p0, p1}, {s0, s1}, format, w, h, full};
 	k->rgb(dst, &im, x, y, rw, rh);
+}
+
+static void dot(const vigil_kernels *k, int32_t *dst, const int8_t *rows, ptrdiff_t stride, size_t n, const int8_t *probe, size_t size) {
+	k->dot(dst, rows, stride, n, probe, size);
 }
 
 static void mirror(const vigil_kernels *k, float *planes, int rows, int w) { k->mirror(planes, rows, w); }
@@ -187,6 +191,19 @@ func Mirror(planes []float32, rows, w int) {
 	if len(planes) > 0 {
 		C.mirror(best, (*C.float)(&planes[0]), C.int(rows), C.int(w))
 	}
+}
+
+// DotRows is kernels.DotRows, exact as well.
+func DotRows(dst []int32, rows []int8, strideBytes int, probe []int8) {
+	n := len(probe)
+	if strideBytes < n || (len(dst) > 0 && len(rows) < (len(dst)-1)*strideBytes+n) {
+		panic("kernels: gallery rows shorter than promised")
+	}
+	if len(dst) == 0 || n == 0 {
+		clear(dst)
+		return
+	}
+	C.dot(best, (*C.int32_t)(&dst[0]), (*C.int8_t)(&rows[0]), C.ptrdiff_t(strideBytes), C.size_t(len(dst)), (*C.int8_t)(&probe[0]), C.size_t(n))
 }
 
 // planes of a picture as C takes them.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"vigil/kernels"
@@ -185,6 +186,32 @@ func TestConversionsAreTheSameBitForBit(t *testing.T) {
 	})
 }
 
+func TestScoresAreExact(t *testing.T) {
+	onEach(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(1, 9))
+		for size := range 140 { // every length
+			rows, stride := r.IntN(20), size+r.IntN(3)
+			data, probe := make([]int8, max(0, (rows-1)*stride+size)), make([]int8, size)
+			for _, s := range [][]int8{data, probe} {
+				for i := range s {
+					s[i] = int8(r.Uint32())
+				}
+			}
+			if size%7 == 0 { // the largest sums
+				for i := range probe {
+					probe[i] = -128
+				}
+			}
+			got, want := make([]int32, rows), make([]int32, rows)
+			DotRows(got, data, stride, probe)
+			kernels.DotRows(want, data, stride, probe)
+			if !slices.Equal(got, want) {
+				t.Fatalf("%d rows of %d, %d apart: %v, want %v", rows, size, stride, got, want)
+			}
+		}
+	})
+}
+
 func TestMirror(t *testing.T) {
 	onEach(t, func(t *testing.T) {
 		for w := range 40 {
@@ -209,6 +236,7 @@ func TestWrongSizesPanic(t *testing.T) {
 		"letterbox of another picture": func() { NewLetterbox(9, 8, 4, 4).Into(make([]float32, 48), im, &norms[0]) },
 		"letterbox into another size":  func() { NewLetterbox(8, 8, 4, 4).Into(make([]float32, 47), im, &norms[0]) },
 		"warp into another size":       func() { w.Warp(make([]float32, 47), 4, 4, im, kernels.Affine{A: 1, D: 1}, &norms[0]) },
+		"rows that are too few":        func() { DotRows(make([]int32, 3), make([]int8, 23), 8, make([]int8, 8)) },
 		"mirror of another size":       func() { Mirror(make([]float32, 47), 4, 12) },
 	} {
 		func() {
@@ -272,5 +300,17 @@ func BenchmarkWarp(b *testing.B) {
 				})
 			}
 		}
+	}
+}
+
+func BenchmarkDotRows(b *testing.B) {
+	rows, probe, dst := make([]int8, 10000*512), make([]int8, 512), make([]int32, 10000)
+	for name, dot := range map[string]func([]int32, []int8, int, []int8){"reference": kernels.DotRows, "cpu": DotRows} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(rows)))
+			for b.Loop() {
+				dot(dst, rows, 512, probe)
+			}
+		})
 	}
 }

@@ -31,6 +31,7 @@ typedef struct {
 	             const float *map, int samples, const float *mean, const float *inv, int bgr);
 	void (*rgb)(uint8_t *dst, const vigil_image *im, int x, int y, int w, int h);
 	void (*mirror)(float *planes, int rows, int w);
+	void (*dot)(int32_t *dst, const int8_t *rows, ptrdiff_t stride, size_t n, const int8_t *probe, size_t size);
 } vigil_kernels;
 
 // vigil_kernels_best are those for this processor, vigil_kernels_plain those that every processor of the architecture runs.

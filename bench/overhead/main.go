@@ -1,0 +1,266 @@
+// Command overhead measures what a frame costs beyond its models: the whole way of a frame (scaling, detection, alignment,
+// quality, embedding with its mirror image, template, search among enrolled people) against the sum of the raw runs of the
+// same models by a C program on ONNX Runtime's C API. Both use one thread, the same library, files and session options, and
+// run in turns; the ratio is the median of paired runs. `make bench-overhead` runs it; it needs a quiet machine.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"vigil/bench/open"
+	"vigil/infer"
+	"vigil/infer/face"
+	"vigil/infer/ort"
+	"vigil/infer/preset"
+	"vigil/kernels/cpu"
+	"vigil/sensors"
+	"vigil/sensors/picture"
+)
+
+type options struct {
+	pairs, frames, people int
+	limit                 float64
+	json                  bool
+	raw                   string
+}
+
+func main() {
+	var o options
+	flag.IntVar(&o.pairs, "pairs", 20, "paired runs")
+	flag.IntVar(&o.frames, "frames", 60, "frames of a run")
+	flag.IntVar(&o.people, "people", 1000, "templates to search")
+	flag.Float64Var(&o.limit, "limit", 0, "fail if the median overhead is above this many percent; 0 never fails")
+	flag.BoolVar(&o.json, "json", false, "print the result as JSON")
+	flag.StringVar(&o.raw, "raw", "bin/bench-raw", "the C program")
+	flag.Parse()
+	if err := run(context.Background(), o); err != nil {
+		fmt.Fprintln(os.Stderr, "overhead:", err)
+		os.Exit(1)
+	}
+}
+
+// result of the measurement; times are medians of a frame.
+type result struct {
+	Runtime      string  `json:"runtime"`
+	Kernels      string  `json:"kernels"`
+	Frames       int     `json:"frames"`
+	Faces        int     `json:"faces"`
+	RawSeconds   float64 `json:"raw_seconds"`
+	FrameSeconds float64 `json:"frame_seconds"`
+	// Percent by which a frame costs more than its models: median and quartiles over the pairs.
+	Percent float64 `json:"overhead_percent"`
+	Low     float64 `json:"overhead_percent_low"`
+	High    float64 `json:"overhead_percent_high"`
+	Pairs   int     `json:"pairs"`
+}
+
+func run(ctx context.Context, o options) (err error) {
+	rt, err := ort.Open(ort.Options{Threads: 1})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rt.Close()) }()
+	m, files, err := bundle()
+	if err != nil {
+		return err
+	}
+	p, err := face.New(ctx, rt, m)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	frames, err := pictures(ctx, o.frames)
+	if err != nil {
+		return err
+	}
+	lib, err := ort.Find("")
+	if err != nil {
+		return err
+	}
+	peer, err := start(ctx, o.raw, lib, files)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, peer.close()) }()
+	w := &way{p: p, r: p.NewResult(), gallery: gallery(o.people, p.Dimension()), scores: make([]int32, o.people)}
+	r := result{Runtime: rt.Name(), Kernels: cpu.Name(), Frames: len(frames), Pairs: o.pairs}
+	if _, r.Faces, err = w.frames(ctx, frames); err != nil { // warm, and how often the embedder runs
+		return err
+	}
+	runs := [2]int{len(frames), 2 * r.Faces} // every face is embedded with its mirror image
+	if _, err := peer.run(runs); err != nil {
+		return err
+	}
+	if err := r.measure(ctx, o, w, peer, frames, runs); err != nil {
+		return err
+	}
+	if err := r.print(os.Stdout, o.json); err != nil {
+		return err
+	}
+	if o.limit > 0 && r.Percent > o.limit {
+		return fmt.Errorf("the overhead is %.2f %%, at most %.2f %% is asked", r.Percent, o.limit)
+	}
+	return nil
+}
+
+// measure runs both in turns, the order changing each time.
+func (r *result) measure(ctx context.Context, o options, w *way, peer *raw, frames []*sensors.Frame, runs [2]int) error {
+	var ours, theirs, percent []float64
+	for i := range o.pairs {
+		var a, b float64
+		var err error
+		both := []func(){
+			func() { var e error; a, _, e = w.frames(ctx, frames); err = errors.Join(err, e) },
+			func() { var e error; b, e = peer.run(runs); err = errors.Join(err, e) },
+		}
+		both[i%2]()
+		both[1-i%2]()
+		if err != nil {
+			return err
+		}
+		ours, theirs, percent = append(ours, a/float64(len(frames))), append(theirs, b/float64(len(frames))), append(percent, 100*(a/b-1))
+		fmt.Fprintf(os.Stderr, "\rpair %d of %d", i+1, o.pairs)
+	}
+	fmt.Fprintln(os.Stderr)
+	r.FrameSeconds, r.RawSeconds = quantile(ours, 0.5), quantile(theirs, 0.5)
+	r.Percent, r.Low, r.High = quantile(percent, 0.5), quantile(percent, 0.25), quantile(percent, 0.75)
+	return nil
+}
+
+func quantile(v []float64, q float64) float64 {
+	v = slices.Clone(v)
+	slices.Sort(v)
+	return v[int(q*float64(len(v)-1)+0.5)]
+}
+
+func (r *result) print(w io.Writer, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(r)
+	}
+	_, err := fmt.Fprintf(w, "%s, one thread, kernels %s: %d frames with %d faces, %d paired runs\n"+
+		"raw runs of the models  %.3f ms a frame\nwhole way of a frame    %.3f ms\noverhead                %.2f %% (quartiles %.2f .. %.2f)\n",
+		r.Runtime, r.Kernels, r.Frames, r.Faces, r.Pairs, r.RawSeconds*1e3, r.FrameSeconds*1e3, r.Percent, r.Low, r.High)
+	return err
+}
+
+// way is that of a frame to the best candidate.
+type way struct {
+	p       *face.Pipeline
+	r       *face.Result
+	gallery []int8
+	scores  []int32
+}
+
+// frames processes all frames and gives the time that it took and the faces found.
+func (w *way) frames(ctx context.Context, frames []*sensors.Frame) (seconds float64, faces int, err error) {
+	begin := time.Now()
+	for _, f := range frames {
+		if err := w.p.Process(ctx, f, w.r); err != nil {
+			return 0, 0, err
+		}
+		for _, face := range w.r.Faces {
+			w.search(face.Values)
+		}
+		faces += len(w.r.Faces)
+		w.r.Wipe()
+	}
+	return time.Since(begin).Seconds(), faces, nil
+}
+
+// search looks at every row, as a gallery does.
+func (w *way) search(probe []int8) int32 {
+	cpu.DotRows(w.scores, w.gallery, len(probe), probe)
+	return slices.Max(w.scores)
+}
+
+func gallery(people, dimension int) []int8 {
+	r := rand.New(rand.NewPCG(1, 2))
+	rows := make([]int8, people*dimension)
+	for i := range rows {
+		rows[i] = int8(r.IntN(255) - 127)
+	}
+	return rows
+}
+
+// bundle is the face preset, with its files.
+func bundle() (*infer.Model, [2]string, error) {
+	dir := filepath.Join(open.Data(), "models")
+	manifest, err := preset.Load("face")
+	if err != nil {
+		return nil, [2]string{}, err
+	}
+	files := [2]string{filepath.Join(dir, manifest.StagesOf(face.StageDetect)[0].File), filepath.Join(dir, manifest.StagesOf(face.StageEmbed)[0].File)}
+	m, err := infer.FromDir(os.DirFS(dir), manifest)
+	return m, files, err
+}
+
+// pictures are frames of the open faces.
+func pictures(ctx context.Context, n int) ([]*sensors.Frame, error) {
+	all, err := filepath.Glob(filepath.Join(open.Data(), "faces", "lfw", "*", "*.jpg"))
+	if err != nil {
+		return nil, err
+	}
+	if len(all) < n {
+		return nil, fmt.Errorf("%d pictures are needed below %s: point VIGIL_DATA to the folder of models and pictures", n, open.Data())
+	}
+	slices.Sort(all)
+	pool := sensors.NewPool(n)
+	var frames []*sensors.Frame
+	for i := range n {
+		data, err := os.ReadFile(all[i*len(all)/n])
+		if err != nil {
+			return nil, err
+		}
+		f, err := picture.Decode(ctx, pool, data)
+		if err != nil {
+			return nil, err
+		}
+		frames = append(frames, f)
+	}
+	return frames, nil
+}
+
+// raw is the C program.
+type raw struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+func start(ctx context.Context, program, library string, files [2]string) (*raw, error) {
+	r := &raw{cmd: exec.CommandContext(ctx, program, library, files[0], files[1])}
+	r.cmd.Stderr = os.Stderr
+	var err error
+	if r.in, err = r.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := r.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	r.out = bufio.NewReader(out)
+	return r, r.cmd.Start()
+}
+
+// run runs the detector and the embedder so many times and gives the seconds that it took.
+func (r *raw) run(times [2]int) (seconds float64, err error) {
+	if _, err := fmt.Fprintln(r.in, times[0], times[1]); err != nil {
+		return 0, err
+	}
+	_, err = fmt.Fscanln(r.out, &seconds)
+	return seconds, err
+}
+
+func (r *raw) close() error { return errors.Join(r.in.Close(), r.cmd.Wait()) }
