@@ -10,7 +10,6 @@ import (
 	"slices"
 
 	"vigil/bench/open"
-	"vigil/infer"
 	"vigil/infer/ort"
 	"vigil/infer/quant"
 )
@@ -39,7 +38,7 @@ func labelled(ctx context.Context, rt *ort.Runtime, o options) error {
 	if err != nil {
 		return err
 	}
-	race, err := raceOf(ctx, rt, m, [2][]byte{fp32, int8}, o.runs)
+	race, err := m.Race(ctx, rt, [2][]byte{fp32, int8}, o.runs)
 	if err != nil {
 		return err
 	}
@@ -82,22 +81,4 @@ func kept(path string, keep bool, produce func() (open.Embeddings, error)) (e op
 		return nil, err
 	}
 	return e, errors.Join(gob.NewEncoder(f).Encode(e), f.Close())
-}
-
-// raceOf times both precisions of a model on one picture in turns.
-func raceOf(ctx context.Context, rt infer.Runtime, m open.Model, models [2][]byte, runs int) (r *quant.Race, err error) {
-	var engines [2]infer.Engine
-	for i, data := range models {
-		if engines[i], err = rt.Load(ctx, data, []infer.Tensor{m.Input}, m.Outputs); err != nil {
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, engines[i].Close()) }()
-	}
-	s, err := m.Take(1, 0)
-	if err != nil {
-		return nil, err
-	}
-	var failed error
-	r, err = quant.RaceEngines(ctx, engines, func(in []float32) { failed = errors.Join(failed, s.Fill(ctx, 0, in)) }, runs)
-	return r, errors.Join(err, failed)
 }

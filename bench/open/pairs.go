@@ -11,6 +11,7 @@ import (
 
 	"vigil/infer"
 	"vigil/infer/eval"
+	"vigil/infer/quant"
 )
 
 // Embeddings are unit vectors by the name of the picture, see PictureOf.
@@ -133,4 +134,22 @@ func (e Embeddings) Difference(other Embeddings, pairs []eval.Pair) (mean, worst
 		rms += d * d / float64(len(pairs))
 	}
 	return mean, worst, math.Sqrt(rms)
+}
+
+// Race times two files of a model on one picture, in turns.
+func (m Model) Race(ctx context.Context, rt infer.Runtime, files [2][]byte, runs int) (r *quant.Race, err error) {
+	var engines [2]infer.Engine
+	for i, data := range files {
+		if engines[i], err = rt.Load(ctx, data, []infer.Tensor{m.Input}, m.Outputs); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, engines[i].Close()) }()
+	}
+	s, err := m.Take(1, 0)
+	if err != nil {
+		return nil, err
+	}
+	var failed error
+	r, err = quant.RaceEngines(ctx, engines, func(in []float32) { failed = errors.Join(failed, s.Fill(ctx, 0, in)) }, runs)
+	return r, errors.Join(err, failed)
 }

@@ -186,27 +186,10 @@ func row(ctx context.Context, rt *ort.Runtime, m open.Model, o options, w *tabwr
 		return err
 	}
 	mean, worst, rms := reference.Difference(got, pairs)
-	race, err := race(ctx, rt, m, [2][]byte{fp32, data}, o.runs)
+	race, err := m.Race(ctx, rt, [2][]byte{fp32, data}, o.runs)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(w, "%s\t%.2f\t%.4f\t%.4f\t%.4f\t%.2f (%.2f..%.2f)\n", label, 100*got.Accuracy(pairs), mean, worst, rms, race.Ratio, race.Low, race.High)
 	return nil
-}
-
-func race(ctx context.Context, rt *ort.Runtime, m open.Model, models [2][]byte, runs int) (r *quant.Race, err error) {
-	var engines [2]infer.Engine
-	for i, data := range models {
-		if engines[i], err = rt.Load(ctx, data, []infer.Tensor{m.Input}, m.Outputs); err != nil {
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, engines[i].Close()) }()
-	}
-	s, err := m.Take(1, 0)
-	if err != nil {
-		return nil, err
-	}
-	var failed error
-	r, err = quant.RaceEngines(ctx, engines, func(in []float32) { failed = errors.Join(failed, s.Fill(ctx, 0, in)) }, runs)
-	return r, errors.Join(err, failed)
 }
