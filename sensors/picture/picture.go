@@ -18,6 +18,7 @@ import (
 	"image/png"
 
 	"vigil/sensors"
+	"vigil/sensors/picture/turbo"
 )
 
 // Limits of what Decode accepts.
@@ -39,7 +40,10 @@ var (
 	ErrBroken = errors.New("picture is damaged")
 )
 
+// codec is how a picture is read, and its size once that is known.
 type codec struct {
+	jpeg   bool
+	w, h   int
 	config func(*bytes.Reader) (image.Config, error)
 	decode func(*bytes.Reader) (image.Image, error)
 }
@@ -50,6 +54,34 @@ func Decode(ctx context.Context, pool *sensors.Pool, data []byte) (*sensors.Fram
 	if err != nil {
 		return nil, err
 	}
+	f, err := c.frame(ctx, pool, data)
+	if err != nil {
+		return nil, err
+	}
+	w, h := f.Width, f.Height
+	pix := f.Buffer()[:3*w*h]
+	if o := orientation(data); o > 1 {
+		pix, w, h = orient(f, pix, w, h, o)
+	}
+	f.Format, f.Width, f.Height = sensors.RGB24, w, h
+	f.Planes[0] = sensors.Plane{Data: pix, StrideBytes: 3 * w}
+	return f, nil
+}
+
+// frame decodes into a frame's buffer and sets its size: by libjpeg-turbo, if it is there and takes the picture, else by
+// Go's decoders, who say what is wrong.
+func (c *codec) frame(ctx context.Context, pool *sensors.Pool, data []byte) (*sensors.Frame, error) {
+	if c.jpeg && turbo.Available() {
+		f, err := pool.Get(ctx, 3*c.w*c.h)
+		if err != nil {
+			return nil, err
+		}
+		if turbo.Decode(f.Buffer()[:3*c.w*c.h], c.w, c.h, data) {
+			f.Width, f.Height = c.w, c.h
+			return f, nil
+		}
+		f.Release()
+	}
 	img, err := c.decode(bytes.NewReader(data))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrBroken, err)
@@ -59,13 +91,8 @@ func Decode(ctx context.Context, pool *sensors.Pool, data []byte) (*sensors.Fram
 	if err != nil {
 		return nil, err
 	}
-	pix := f.Buffer()[:3*w*h]
-	toRGB(pix, img)
-	if o := orientation(data); o > 1 {
-		pix, w, h = orient(f, pix, w, h, o)
-	}
-	f.Format, f.Width, f.Height = sensors.RGB24, w, h
-	f.Planes[0] = sensors.Plane{Data: pix, StrideBytes: 3 * w}
+	toRGB(f.Buffer()[:3*w*h], img)
+	f.Width, f.Height = w, h
 	return f, nil
 }
 
@@ -92,7 +119,8 @@ func check(data []byte) (codec, error) {
 	if err != nil {
 		return c, fmt.Errorf("%w: %v", ErrBroken, err)
 	}
-	return c, CheckSize(cfg.Width, cfg.Height)
+	c.w, c.h = cfg.Width, cfg.Height
+	return c, CheckSize(c.w, c.h)
 }
 
 // CheckSize says whether a picture of this size is accepted; if not, the error wraps ErrEmpty or ErrTooLarge.
@@ -119,6 +147,7 @@ func sniff(data []byte) (codec, error) {
 	switch {
 	case bytes.HasPrefix(data, []byte{0xff, 0xd8}):
 		return codec{
+			jpeg:   true,
 			config: func(r *bytes.Reader) (image.Config, error) { return jpeg.DecodeConfig(r) },
 			decode: func(r *bytes.Reader) (image.Image, error) { return jpeg.Decode(r) },
 		}, nil
