@@ -16,7 +16,7 @@ typedef int32_t vigil_i4 __attribute__((vector_size(16)));
 #endif
 
 #define NAME(x) plain_##x
-#include "body.inc"
+#include "body.h"
 #undef NAME
 
 const vigil_kernels vigil_kernels_plain = {"plain", plain_letterbox, plain_warp, plain_rgb, plain_mirror, plain_dot};
@@ -27,7 +27,7 @@ const vigil_kernels vigil_kernels_plain = {"plain", plain_letterbox, plain_warp,
 #include <immintrin.h>
 #define WIDEN(four) _mm_cvtepi32_ps(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(four)))
 #define NAME(x) avx2_##x
-#include "body.inc"
+#include "body.h"
 #undef NAME
 #pragma GCC pop_options
 

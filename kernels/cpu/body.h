@@ -33,6 +33,15 @@ static inline void NAME(interleave)(float *out, v4 r, v4 g, v4 b) {
 	NAME(store)(out + 8, SHUFFLE(b, high, 2, 6, 7, 3));
 }
 
+// NAME(planar) turns four pixels into four values of each channel.
+static inline void NAME(planar)(const v4 pixel[4], v4 channel[3]) {
+	const v4 rg0 = SHUFFLE(pixel[0], pixel[1], 0, 4, 1, 5), rg1 = SHUFFLE(pixel[2], pixel[3], 0, 4, 1, 5);
+	const v4 b0 = SHUFFLE(pixel[0], pixel[1], 2, 6, 2, 6), b1 = SHUFFLE(pixel[2], pixel[3], 2, 6, 2, 6);
+	channel[0] = SHUFFLE(rg0, rg1, 0, 1, 4, 5);
+	channel[1] = SHUFFLE(rg0, rg1, 2, 3, 6, 7);
+	channel[2] = SHUFFLE(b0, b1, 0, 1, 4, 5);
+}
+
 enum { NAME(BLOCK) = 64 };
 
 // NAME(yuv) converts n <= BLOCK pixels of BT.601; see kernels.Image.
@@ -129,9 +138,8 @@ static void NAME(across)(float *out, size_t plane, const float *row, const vigil
 			s[k] = NAME(splat)(taps[0]) * NAME(load)(in);
 			for (int t = 1; t < width; t++) s[k] += NAME(splat)(taps[t]) * NAME(load)(in + 3 * t);
 		}
-		const v4 rg0 = SHUFFLE(s[0], s[1], 0, 4, 1, 5), rg1 = SHUFFLE(s[2], s[3], 0, 4, 1, 5);
-		const v4 b0 = SHUFFLE(s[0], s[1], 2, 6, 2, 6), b1 = SHUFFLE(s[2], s[3], 2, 6, 2, 6);
-		v4 channel[3] = {SHUFFLE(rg0, rg1, 0, 1, 4, 5), SHUFFLE(rg0, rg1, 2, 3, 6, 7), SHUFFLE(b0, b1, 0, 1, 4, 5)};
+		v4 channel[3];
+		NAME(planar)(s, channel);
 		for (int c = 0; c < 3; c++)
 			if (n == 4)
 				NAME(store)(out + c * plane + x, channel[c]);
@@ -139,6 +147,46 @@ static void NAME(across)(float *out, size_t plane, const float *row, const vigil
 				memcpy(out + c * plane + x, &channel[c], n * sizeof *out);
 	}
 }
+
+#ifdef WIDEN
+// NAME(spans) reports whether any eight neighbouring outputs look at no more than eight neighbouring inputs: every row that is
+// enlarged by a seventh and more, and most others.
+static int NAME(spans)(const vigil_axis *a, int inputs) {
+	if (a->width != 2 || inputs < 8) return 0;
+	for (int x = 0; x + 8 <= a->outputs; x += 8)
+		if (a->first[x + 7] + 2 - a->first[x] > 8) return 0;
+	return 1;
+}
+
+// NAME(enlarge) filters a row of bytes across into three rows, one a channel: each register of eight inputs is looked at by
+// eight outputs. line is a work area of three times the width.
+static void NAME(enlarge)(float *restrict out, const uint8_t *restrict row, int w, const vigil_axis *a, float *restrict line) {
+	float *restrict r = line, *restrict g = line + w, *restrict b = line + 2 * w;
+	for (int i = 0; i < w; i++) r[i] = row[3 * i], g[i] = row[3 * i + 1], b[i] = row[3 * i + 2];
+	const int n = a->outputs;
+	int x = 0;
+	for (; x + 8 <= n; x += 8) {
+		const int64_t base = a->first[x] < w - 8 ? a->first[x] : w - 8;
+		const __m256i from = _mm256_set1_epi32((int)base);
+		const __m128i low = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)(a->first + x)), _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6)));
+		const __m128i high = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)(a->first + x + 4)), _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6)));
+		const __m256i left = _mm256_sub_epi32(_mm256_set_m128i(high, low), from), right = _mm256_add_epi32(left, _mm256_set1_epi32(1));
+		const __m256 t0 = _mm256_loadu_ps(a->taps + 2 * x), t1 = _mm256_loadu_ps(a->taps + 2 * x + 8);
+		const __m256i order = _mm256_setr_epi32(0, 1, 4, 5, 2, 3, 6, 7);
+		const __m256 wl = _mm256_permutevar8x32_ps(_mm256_shuffle_ps(t0, t1, 0x88), order), wr = _mm256_permutevar8x32_ps(_mm256_shuffle_ps(t0, t1, 0xdd), order);
+		for (int c = 0; c < 3; c++) {
+			const __m256 in = _mm256_loadu_ps(line + (size_t)c * w + base);
+			const __m256 v = _mm256_fmadd_ps(_mm256_permutevar8x32_ps(in, right), wr, _mm256_mul_ps(_mm256_permutevar8x32_ps(in, left), wl));
+			_mm256_storeu_ps(out + (size_t)c * n + x, v);
+		}
+	}
+	for (; x < n; x++)
+		for (int c = 0; c < 3; c++) {
+			const float *in = line + (size_t)c * w + a->first[x];
+			out[(size_t)c * n + x] = a->taps[2 * x] * in[0] + a->taps[2 * x + 1] * in[1];
+		}
+}
+#endif
 
 // NAME(down) sums rows of a ring, weighted: out = (sum - mean) * inv.
 static void NAME(down)(float *restrict out, const float *const *rows, const float *taps, int width, int n, float mean, float inv) {
@@ -172,6 +220,9 @@ static void NAME(letterbox)(float *dst, int dst_w, int dst_h, const vigil_image 
 	float *one = scratch, *ring = scratch + line;
 	const float *in[MOST_TAPS];
 	int64_t have = -1;  // the latest source row in the ring
+#ifdef WIDEN
+	const int spans = across_first && im->format == VIGIL_RGB24 && NAME(spans)(cols, im->width);
+#endif
 	for (int y = 0; y < out_h; y++) {
 		const int64_t first = rows->first[y];
 		const float *taps = rows->taps + (size_t)y * width;
@@ -181,6 +232,12 @@ static void NAME(letterbox)(float *dst, int dst_w, int dst_h, const vigil_image 
 				NAME(row)(to, im, (int)s);
 				continue;
 			}
+#ifdef WIDEN
+			if (spans) {
+				NAME(enlarge)(to, im->plane[0] + s * im->stride[0], im->width, cols, one);
+				continue;
+			}
+#endif
 			NAME(row)(one, im, (int)s);
 			NAME(across)(to, out_w, one, cols);
 		}
@@ -236,6 +293,28 @@ static inline v4 NAME(sample)(const uint8_t *rgb, ptrdiff_t stride, int width, i
 	return top + fy * (bottom - top);
 }
 
+// NAME(inside) reports whether a pixel's sample needs no look at the edges, with room for rounding.
+static inline int NAME(inside)(int width, int height, const float *m, int x, int y) {
+	const float sx = m[0] * (float)x + m[1] * (float)y + m[2], sy = m[3] * (float)x + m[4] * (float)y + m[5];
+	return sx >= 0.01f && sy >= 0.01f && sx < (float)(width - 2) - 0.01f && sy < (float)(height - 1) - 0.01f;
+}
+
+// NAME(four) samples four neighbours of a row that lies inside.
+static inline void NAME(four)(v4 pixel[4], const uint8_t *rgb, ptrdiff_t stride, const float *m, int x, int y) {
+	typedef int32_t i4 __attribute__((vector_size(16)));
+	const v4 at = NAME(splat)((float)x) + (v4){0, 1, 2, 3};
+	const v4 sx = NAME(splat)(m[0]) * at + NAME(splat)(m[1] * (float)y + m[2]), sy = NAME(splat)(m[3]) * at + NAME(splat)(m[4] * (float)y + m[5]);
+	const i4 x0 = __builtin_convertvector(sx, i4), y0 = __builtin_convertvector(sy, i4);
+	const v4 fx = sx - __builtin_convertvector(x0, v4), fy = sy - __builtin_convertvector(y0, v4);
+	for (int i = 0; i < 4; i++) {
+		const uint8_t *p = rgb + y0[i] * stride + 3 * x0[i], *q = p + stride;
+		const v4 across = NAME(splat)(fx[i]), down = NAME(splat)(fy[i]);
+		const v4 tl = NAME(pixel)(p), bl = NAME(pixel)(q);
+		const v4 top = tl + across * (NAME(pixel)(p + 3) - tl), bottom = bl + across * (NAME(pixel)(q + 3) - bl);
+		pixel[i] = top + down * (bottom - top);
+	}
+}
+
 static void NAME(warp)(float *dst, int dst_w, int dst_h, const uint8_t *rgb, ptrdiff_t stride, int width, int height,
                        const float *m, int k, const float *mean, const float *inv, int bgr) {
 	const size_t plane = (size_t)dst_w * dst_h;
@@ -244,8 +323,17 @@ static void NAME(warp)(float *dst, int dst_w, int dst_h, const uint8_t *rgb, ptr
 	const v4 bias = {mean[bgr ? 2 : 0], mean[1], mean[bgr ? 0 : 2], 0}, scale = {inv[bgr ? 2 : 0], inv[1], inv[bgr ? 0 : 2], 0};
 	float step[8];  // the samples' distance from the centre of their pixel
 	for (int i = 0; i < k; i++) step[i] = ((float)i + 0.5f) / (float)k - 0.5f;
-	for (int y = 0; y < dst_h; y++)
-		for (int x = 0; x < dst_w; x++) {
+	for (int y = 0; y < dst_h; y++) {
+		int x = 0;
+		const size_t row = (size_t)y * dst_w;
+		if (k == 1 && NAME(inside)(width, height, m, 0, y) && NAME(inside)(width, height, m, dst_w - 1, y))
+			for (; x + 4 <= dst_w; x += 4) {
+				v4 pixel[4], plane4[3];
+				NAME(four)(pixel, rgb, stride, m, x, y);
+				NAME(planar)(pixel, plane4);
+				for (int c = 0; c < 3; c++) NAME(store)(channel[c] + row + x, (plane4[c] - NAME(splat)(bias[c])) * NAME(splat)(scale[c]));
+			}
+		for (; x < dst_w; x++) {
 			v4 sum = NAME(splat)(0);
 			for (int j = 0; j < k; j++)
 				for (int i = 0; i < k; i++) {
@@ -253,9 +341,9 @@ static void NAME(warp)(float *dst, int dst_w, int dst_h, const uint8_t *rgb, ptr
 					sum += NAME(sample)(rgb, stride, width, height, m[0] * fx + m[1] * fy + m[2], m[3] * fx + m[4] * fy + m[5]);
 				}
 			sum = (sum * NAME(splat)(weight) - bias) * scale;
-			const size_t at = (size_t)y * dst_w + x;
-			channel[0][at] = sum[0], channel[1][at] = sum[1], channel[2][at] = sum[2];
+			channel[0][row + x] = sum[0], channel[1][row + x] = sum[1], channel[2][row + x] = sum[2];
 		}
+	}
 }
 
 static void NAME(mirror)(float *planes, int rows, int w) {
