@@ -6,7 +6,7 @@ LDFLAGS    := -X vigil/daemon/core.Version=$(VERSION)
 GOTEST     := go test -race -timeout 15m
 export VIGIL_DATA
 
-.PHONY: build appliance demo test lfw bench bench-fvc bench-models bench-models-no-vnni bench-quant soak fuzz lint setup clean
+.PHONY: build appliance demo test lfw bench bench-fvc bench-models bench-models-no-vnni bench-overhead bench-serving bench-quant soak fuzz lint setup clean
 
 build: ## the binary, for this machine
 	@scripts/setup build
@@ -64,6 +64,20 @@ bench-models-no-vnni: ## the gate on an emulated processor without VNNI, on 1,20
 		echo "weights of $$bits bits, this processor:" && bin/bench-models $$flags 2>/dev/null && \
 		echo "weights of $$bits bits, emulated:" && qemu-x86_64 -cpu Haswell bin/bench-models $$flags -runs 1 || exit 1; \
 	done
+
+bench-overhead: ## what a frame costs beyond its models, against a C program on ONNX Runtime's C API (needs a quiet machine)
+	@scripts/setup demo
+	@mkdir -p bin
+	@cc -O2 -Wall -I"$$(go list -m -f '{{.Dir}}' github.com/yalue/onnxruntime_go)" -o bin/bench-raw bench/overhead/raw/raw.c -ldl
+	@go build -trimpath -o bin/bench-overhead ./bench/overhead
+	@bin/bench-overhead $(BENCHFLAGS)
+
+bench-serving: ## identification beside FastAPI and onnxruntime, and MLPerf's scenarios (about half an hour; needs a quiet machine)
+	@scripts/setup demo
+	@bench/serving/setup
+	@$(MAKE) --no-print-directory -s build
+	@go build -trimpath -o bin/bench-serving ./bench/serving
+	@bin/bench-serving $(BENCHFLAGS)
 
 bench-quant: ## our quantisation against Microsoft's on the same pictures; ONNX's checker over every file that we write
 	@scripts/setup demo
