@@ -148,7 +148,24 @@ func newAxis(src, dst int, step float64) axis {
 		}
 		a.set(i, min(int(lo), src-a.width), weight)
 	}
+	a.trim()
 	return a
+}
+
+// trim drops taps that no output needs: halving, for example, looks at two inputs, not at three.
+func (a *axis) trim() {
+	width := 1
+	for i := range a.first {
+		for k, w := range a.taps[i*a.width:][:a.width] {
+			if w != 0 {
+				width = max(width, k+1)
+			}
+		}
+	}
+	for i := range a.first {
+		copy(a.taps[i*width:][:width], a.taps[i*a.width:][:a.width])
+	}
+	a.width, a.taps = width, a.taps[:len(a.first)*width]
 }
 
 // set stores the normalised taps of output i.
