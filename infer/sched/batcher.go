@@ -34,26 +34,54 @@ type Batcher struct {
 // BatcherOptions are what LoadBatcher needs beside the model.
 type BatcherOptions struct {
 	Name    string
-	Sizes   []int // ascending from 1; nil means 1, 2, 4, 8
-	Workers int   // runs at a time; 0 means 1
-	Places  int   // runs that may wait; 0 means 64
-	// Always merges even where it does not pay, for tests.
-	Always bool
-	Now    func() time.Time // nil is time.Now
+	Sizes   []int            // ascending from 1; nil means 1, 2, 4, 8
+	Workers int              // runs at a time; 0 means 1
+	Places  int              // runs that may wait; 0 means 64
+	Curve   Curve            // of a run before: it is believed, and nothing is measured
+	Now     func() time.Time // nil is time.Now
 }
 
 // measured is how often each size runs when it is loaded; the first run is not counted.
 const measured = 4
 
-// LoadBatcher loads a model whose leading axis is open at every size. inputs and outputs are those of a run alone, with 1
-// in front; the bytes may be wiped when it returns.
-func LoadBatcher(ctx context.Context, rt infer.Runtime, onnx []byte, inputs, outputs []infer.Tensor, o BatcherOptions) (_ *Batcher, err error) {
-	b := &Batcher{inputs: inputs, outputs: outputs}
+// Loader loads the model of a Batcher for n runs in one.
+type Loader func(ctx context.Context, n int) (infer.Engine, error)
+
+// OpenAxis is the Loader of a model whose leading axis is open. The bytes must stay until LoadBatcher returns.
+func OpenAxis(rt infer.Runtime, onnx []byte, inputs, outputs []infer.Tensor) Loader {
+	return func(ctx context.Context, n int) (infer.Engine, error) {
+		return rt.Load(ctx, onnx, Batched(inputs, n), Batched(outputs, n))
+	}
+}
+
+// LoadBatcher loads a model at every size and measures it. inputs and outputs are those of a run alone, with 1 in front.
+func LoadBatcher(ctx context.Context, load Loader, inputs, outputs []infer.Tensor, o BatcherOptions) (_ *Batcher, err error) {
+	b := &Batcher{inputs: inputs, outputs: outputs, curve: Curve{at: slices.Clone(o.Curve.at)}}
 	for _, t := range slices.Concat(inputs, outputs) {
 		if len(t.Shape) == 0 || t.Shape[0] != 1 {
 			return nil, fmt.Errorf("cannot merge runs of a model with %v: it needs 1 in front", t)
 		}
 	}
+	o.complete()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.Close())
+		}
+	}()
+	for _, n := range o.Sizes {
+		e, err := load(ctx, n)
+		if err != nil {
+			return nil, fmt.Errorf("batches of %d: %w", n, err)
+		}
+		b.sizes, b.engines = append(b.sizes, n), append(b.engines, e)
+		if err := b.measure(ctx, e, n, &o); err != nil {
+			return nil, fmt.Errorf("batches of %d: %w", n, err)
+		}
+	}
+	return b, b.decide(o)
+}
+
+func (o *BatcherOptions) complete() {
 	if len(o.Sizes) == 0 {
 		o.Sizes = []int{1, 2, 4, 8}
 	}
@@ -63,26 +91,10 @@ func LoadBatcher(ctx context.Context, rt infer.Runtime, onnx []byte, inputs, out
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, b.Close())
-		}
-	}()
-	for _, n := range o.Sizes {
-		e, err := rt.Load(ctx, onnx, batched(inputs, n), batched(outputs, n))
-		if err != nil {
-			return nil, fmt.Errorf("batches of %d: %w", n, err)
-		}
-		b.sizes, b.engines = append(b.sizes, n), append(b.engines, e)
-		if err := b.measure(ctx, e, n, o.Now); err != nil {
-			return nil, fmt.Errorf("batches of %d: %w", n, err)
-		}
-	}
-	return b, b.decide(o)
 }
 
-// batched is the tensors of n runs in one.
-func batched(ts []infer.Tensor, n int) []infer.Tensor {
+// Batched is the tensors of n runs in one: those of a run alone with n in front.
+func Batched(ts []infer.Tensor, n int) []infer.Tensor {
 	out := slices.Clone(ts)
 	for i := range out {
 		out[i].Shape = slices.Clone(out[i].Shape)
@@ -91,19 +103,23 @@ func batched(ts []infer.Tensor, n int) []infer.Tensor {
 	return out
 }
 
-func (b *Batcher) measure(ctx context.Context, e infer.Engine, n int, now func() time.Time) (err error) {
+func (b *Batcher) measure(ctx context.Context, e infer.Engine, n int, o *BatcherOptions) (err error) {
+	runs := measured + 1
+	if o.Curve.Known() {
+		runs = 1 // the warm-up alone
+	}
 	io, err := e.NewIO()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, io.Close()) }()
-	for i := range measured + 1 {
-		start := now()
+	for i := range runs {
+		start := o.Now()
 		if err := io.Run(ctx); err != nil {
 			return err
 		}
 		if i > 0 {
-			b.curve.Observe(n, now().Sub(start))
+			b.curve.Observe(n, o.Now().Sub(start))
 		}
 	}
 	return nil
@@ -118,7 +134,7 @@ func (b *Batcher) decide(o BatcherOptions) (err error) {
 		return err
 	}
 	probe := Scheduler[*batchIO]{o: options, curve: b.curve}
-	if probe.bestSize() == 1 && !o.Always {
+	if probe.bestSize() == 1 {
 		errs := []error{}
 		for _, e := range b.engines[1:] {
 			errs = append(errs, e.Close())
