@@ -83,7 +83,10 @@ func (a *Appliance) describe(info *ModelInfo, m *infer.Manifest) {
 		info.Choices = m.Choices(a.runtime.Dialects())
 	}
 	if a.inUse(m.ID) {
-		info.InUse, info.Runtime, info.Choices = true, a.runtime.Name(), a.unitOf(m).rec.Choices()
+		info.InUse, info.Runtime = true, a.runtime.Name()
+		if g := a.unitOf(m).now(); g != nil && g.id == m.ID {
+			info.Choices = g.choices()
+		}
 		info.PassedOver = []string{
 			"tensorrt: not part of this build (tag tensorrt)",
 			"cuda: not part of this build (tag cuda)",
@@ -313,7 +316,7 @@ func (a *Appliance) ExportModel(ctx context.Context, id string, w io.Writer) err
 // RemoveModel deletes a bundle that is not in use. Errors: ErrModelInUse, vault.ErrNotFound.
 func (a *Appliance) RemoveModel(ctx context.Context, id string) error {
 	if a.inUse(id) {
-		return fmt.Errorf("cannot remove bundle %s: %w: import another, choose it with models.%s in the configuration and restart first", id, ErrModelInUse, a.inUseBy(id))
+		return fmt.Errorf("cannot remove bundle %s: %w: use another for %s first", id, ErrModelInUse, a.inUseBy(id))
 	}
 	if err := a.vault.Remove(id); err != nil {
 		return err

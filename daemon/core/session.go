@@ -24,14 +24,15 @@ type enrollSession struct {
 	attacks attackCount
 }
 
-// offer is called by the sensor for every frame. The caller holds the engine.
-func (e *enrollSession) offer(u *Unit, seen []presentation) {
+// offer is called by the sensor in the turn of every frame.
+func (e *enrollSession) offer(t *turn) {
+	u := t.unit
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.samples) >= e.want || u.kind == Face && time.Since(e.last) < sampleGap {
 		return
 	}
-	s, err := u.takeSample(seen, &e.attacks)
+	s, err := t.takeSample(&e.attacks)
 	if err != nil {
 		e.hint = err.Error()
 		return
@@ -58,7 +59,11 @@ func (a *Appliance) EnrollPersonAt(ctx context.Context, who Person, sensorName s
 	if err != nil {
 		return Enrolled{}, err
 	}
-	session := &enrollSession{want: s.unit.policy.EnrollSamples, done: make(chan struct{})}
+	g, err := s.unit.ready()
+	if err != nil {
+		return Enrolled{}, err
+	}
+	session := &enrollSession{want: g.policy.EnrollSamples, done: make(chan struct{})}
 	if !s.begin(session) {
 		return Enrolled{}, ErrSensorBusy
 	}

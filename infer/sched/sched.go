@@ -136,11 +136,27 @@ func (s *Scheduler[J]) Curve() Curve {
 	return Curve{at: slices.Clone(s.curve.at)}
 }
 
-// Forget replaces the curve: the engine has been exchanged.
-func (s *Scheduler[J]) Forget(c Curve) {
+// SetCurve replaces what is known of the engine.
+func (s *Scheduler[J]) SetCurve(c Curve) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.curve = Curve{at: slices.Clone(c.at)}
+}
+
+// Distrust makes what is known weigh little against new runs: the engine has been exchanged.
+func (s *Scheduler[J]) Distrust() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.curve.at {
+		s.curve.at[i].runs = min(s.curve.at[i].runs, trustedRuns)
+	}
+}
+
+// Waiting is how many jobs of a class are in the queue.
+func (s *Scheduler[J]) Waiting(c Class) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.queue[c].n
 }
 
 // SetSources says how many jobs there can be at once, because each of so many callers has one at a time: a batch does not
