@@ -47,3 +47,13 @@ func (a *Appliance) AuditTypes(t testing.TB) (kinds []string) {
 
 // DegradeModel is what happens when a model fails at a frame.
 func (a *Appliance) DegradeModel(err error) { a.health.degrade("model", err) }
+
+// Tend does what the units need now and then.
+func (a *Appliance) Tend(ctx context.Context) {
+	for _, u := range a.units() {
+		u.tend(ctx, true)
+	}
+}
+
+// KnownTimes is how many batch sizes the scheduler of faces knows.
+func (a *Appliance) KnownTimes() int { return len(a.face.queue.Stats().Curve) }
