@@ -29,30 +29,28 @@ func (r *rate) arrive(now time.Time) {
 // pessimistic mends itself.
 const probes = 8
 
-// admit says whether a job that arrives now is taken; nil: it is.
-func (s *Scheduler[J]) admit(c Class, deadline, now time.Time) *Refusal {
+// admit says whether a job that arrives now is taken, with the time that is expected until it is done, or refused.
+func (s *Scheduler[J]) admit(c Class, deadline, now time.Time) (expected time.Duration, r *Refusal) {
 	if s.closing {
-		return refuse(ReasonClosing, c, closingRetry)
+		return 0, refuse(ReasonClosing, c, closingRetry)
 	}
 	idle := s.o.Workers - s.busy
 	if s.queue[c].n >= s.o.Places[c]+idle*s.largest() {
-		return refuse(ReasonFull, c, s.nextFree(now))
+		return 0, refuse(ReasonFull, c, s.nextFree(now))
 	}
-	if deadline.IsZero() {
-		return nil
-	}
-	needs, has := s.needs(c, now), deadline.Sub(now)
-	if needs <= has {
-		return nil
+	expected, needs := s.needs(c, now)
+	has := deadline.Sub(now)
+	if deadline.IsZero() || needs <= has {
+		return expected, nil
 	}
 	if has > 0 && s.busy == 0 && s.queued() == 0 {
 		if s.tries++; s.tries%probes == 0 {
-			return nil
+			return expected, nil
 		}
 	}
-	r := refuse(ReasonDeadline, c, needs-has+leastRetry)
+	r = refuse(ReasonDeadline, c, needs-has+leastRetry)
 	r.Needs, r.Has = needs, has
-	return r
+	return 0, r
 }
 
 func (s *Scheduler[J]) queued() (n int) {
@@ -64,31 +62,55 @@ func (s *Scheduler[J]) queued() (n int) {
 
 func (s *Scheduler[J]) largest() int { return s.o.Sizes[len(s.o.Sizes)-1] }
 
-// needs is how long a job of the class that arrives now takes, its wait included, with a margin, in batches of the size that
-// makes it shortest. 0: nothing is known yet.
-func (s *Scheduler[J]) needs(c Class, now time.Time) (least time.Duration) {
+// needs is how long a job of the class that arrives now takes, its wait included, in batches of the size that makes it
+// shortest: what is expected, and what is safe. Both are 0 while nothing is known.
+func (s *Scheduler[J]) needs(c Class, now time.Time) (expected, safe time.Duration) {
 	ahead, best := s.ahead(c, now), s.bestSize()
 	frees := s.frees(now)
 	for _, size := range s.o.Sizes {
 		if size > best {
 			break
 		}
-		if d := s.needsIn(size, ahead, frees, c, now); least == 0 || d < least {
-			least = d
+		e, f := s.needsIn(size, ahead, frees, c, now)
+		if safe == 0 || f < safe {
+			expected, safe = e, f
 		}
 	}
-	return least
+	return expected, safe
 }
 
 // needsIn is needs in batches of a size: the work ahead is done by whichever worker is free first. What more urgent classes
-// will bring meanwhile, at their present rate, is ahead too, as far as their head start reaches.
-func (s *Scheduler[J]) needsIn(size, ahead int, frees []float64, c Class, now time.Time) time.Duration {
+// will bring meanwhile, at their present rate, is ahead too, as far as their head start reaches. Safe is the larger of two
+// margins: that of runs whose times vary each on their own, and that of how wrong the expectations were lately (see
+// learnError), because a machine that is slow now stays slow for all that wait.
+func (s *Scheduler[J]) needsIn(size, ahead int, frees []float64, c Class, now time.Time) (expected, safe time.Duration) {
 	own, batches := s.curve.predict(size), ahead/size
 	rounds := batches / len(frees)
 	start := frees[batches%len(frees)] + float64(rounds)*own.mean
 	start += s.overtaken(c, start, own.mean/float64(size*s.o.Workers), now)
+	mean := start + own.mean
 	spread := margin * own.dev * math.Sqrt(float64(rounds+1))
-	return seconds(start + own.mean + spread)
+	return seconds(mean), seconds(max(mean+spread, mean*s.errorFactor()))
+}
+
+// mostError bounds the factor of errorFactor: beyond it a queue is no queue any more.
+const mostError = 4
+
+// errorFactor is what expectations are multiplied by, so that few of them are exceeded.
+func (s *Scheduler[J]) errorFactor() float64 {
+	return min(max(s.errors.mean+margin*s.errors.dev, 1), mostError)
+}
+
+// learnError compares how long a job took from its arrival with what was expected then. One that was dropped took longer
+// than it waited, nobody knows how much: it teaches only if that was too long already.
+func (s *Scheduler[J]) learnError(t *ticket[J], now time.Time, dropped bool) {
+	if t.expected <= 0 {
+		return
+	}
+	x := float64(now.Sub(t.arrived)) / float64(t.expected)
+	if !dropped || x > s.errors.mean {
+		s.errors.learn(x)
+	}
 }
 
 // frees are the seconds until each worker is free, ascending; valid until the next call.

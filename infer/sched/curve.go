@@ -42,7 +42,11 @@ func (c *Curve) Observe(size int, took time.Duration) {
 	for len(c.at) < size {
 		c.at = append(c.at, point{})
 	}
-	p := &c.at[size-1]
+	c.at[size-1].learn(x)
+}
+
+// learn takes one more observation in.
+func (p *point) learn(x float64) {
 	if p.runs == 0 {
 		*p = point{runs: 1, mean: x, dev: x * firstCV}
 		return

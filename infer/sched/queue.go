@@ -7,7 +7,8 @@ type ticket[J any] struct {
 	class    Class
 	rank     time.Time // arrival plus the class's head start: the order
 	arrived  time.Time
-	deadline time.Time // zero: none
+	deadline time.Time     // zero: none
+	expected time.Duration // from arrival to the end, as was thought at arrival; 0 unknown
 	state    state
 	use      uint64 // tells one use of the ticket from the next
 	ran      bool   // Run was called: the ticket goes back when it returns

@@ -81,6 +81,7 @@ type Scheduler[J any] struct {
 	count   [Classes]counters
 	rates   [Classes]rate
 	curve   Curve
+	errors  point // of expectations: time that jobs took by the time that was expected
 	batches Histogram
 	workers []worker[J]
 	busy    int // workers that run
@@ -192,14 +193,16 @@ func (s *Scheduler[J]) Reserve(c Class, deadline time.Time) (Place[J], error) {
 	defer s.mu.Unlock()
 	now := s.o.Now()
 	s.rates[c].arrive(now)
-	if r := s.admit(c, deadline, now); r != nil {
+	expected, r := s.admit(c, deadline, now)
+	if r != nil {
 		s.count[c].refuse(r.Reason)
 		return Place[J]{}, r
 	}
 	s.count[c].admitted++
 	t := s.ticket()
 	t.use++
-	t.class, t.arrived, t.rank, t.deadline, t.state = c, now, now.Add(s.o.HeadStart[c]), deadline, reserved
+	t.class, t.arrived, t.rank, t.state = c, now, now.Add(s.o.HeadStart[c]), reserved
+	t.deadline, t.expected = deadline, expected
 	s.queue[c].push(t)
 	return Place[J]{s: s, t: t, use: t.use}, nil
 }
@@ -306,6 +309,9 @@ func (s *Scheduler[J]) leave(t *ticket[J], why error) {
 
 // drop refuses a queued ticket.
 func (s *Scheduler[J]) drop(t *ticket[J], r *Refusal) {
+	if r.Reason == ReasonExpired {
+		s.learnError(t, s.o.Now(), true)
+	}
 	s.count[t.class].refuse(r.Reason)
 	s.queue[t.class].remove(t)
 	s.finish(t, r)
@@ -388,6 +394,9 @@ func (s *Scheduler[J]) settle(w *worker[J], err error) {
 		s.curve.Observe(w.size, took)
 	}
 	for _, t := range w.tickets {
+		if err == nil {
+			s.learnError(t, now, false)
+		}
 		c := &s.count[t.class]
 		c.service.observe(took.Seconds())
 		switch {
