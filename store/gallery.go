@@ -88,7 +88,10 @@ func (g *Gallery) Len() (subjects, templates int) {
 }
 
 // Missing returns how many subjects of this gallery have no template in other.
-func (g *Gallery) Missing(other *Gallery) (n int) {
+func (g *Gallery) Missing(other *Gallery) int { return len(g.MissingIDs(other)) }
+
+// MissingIDs returns the subjects of this gallery, in no order, who have no template in other.
+func (g *Gallery) MissingIDs(other *Gallery) (list []string) {
 	g.mu.RLock()
 	ids := make([]string, 0, len(g.own))
 	for id := range g.own {
@@ -99,10 +102,10 @@ func (g *Gallery) Missing(other *Gallery) (n int) {
 	defer other.mu.RUnlock()
 	for _, id := range ids {
 		if len(other.own[id]) == 0 {
-			n++
+			list = append(list, id)
 		}
 	}
-	return n
+	return list
 }
 
 // Accepts says whether templates of a model and length can be compared with

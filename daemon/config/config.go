@@ -81,6 +81,9 @@ type Policy struct {
 	EnrollTimeout      Duration `toml:"enroll_timeout"` // an enrolment at a sensor ends after this
 	APIQueue           int      `toml:"api_queue"`      // requests that may wait for the engines; more are refused
 	APIDeadline        Duration `toml:"api_deadline"`   // a request that cannot be answered within it is refused
+	// KeepEnrolmentCrops keeps the pictures of enrolments, encrypted with the person's key, so that another model can be used
+	// without enrolling everybody again.
+	KeepEnrolmentCrops bool `toml:"keep_enrolment_crops"`
 
 	Finger FingerPolicy `toml:"finger"` // what differs for fingers
 }

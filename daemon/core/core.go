@@ -107,6 +107,7 @@ type Appliance struct {
 	sensorMu sync.Mutex
 	sensors  []*sensor
 	watchers watchers
+	swapped  chan struct{} // has a value after an exchange of models
 	fleet    fleetState
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
@@ -128,7 +129,7 @@ func Open(ctx context.Context, cfg config.Config, o Options) (_ *Appliance, err 
 	}
 	a := &Appliance{
 		cfg: cfg, log: o.Logger.With("room", "core"), now: o.Now, started: o.Now(), runtime: o.Runtime,
-		stats: newStats(), health: newHealth(o.Now),
+		stats: newStats(), health: newHealth(o.Now), swapped: make(chan struct{}, 1),
 	}
 	ahead := decodeAhead(a.workers())
 	a.pictures, a.decoders = sensors.NewPool(ahead), make(chan struct{}, ahead)

@@ -22,12 +22,16 @@ type sample struct {
 	quality float32
 	gen     *generation // whose it is
 	old     *sample     // of the same picture, by the elder of gen; nil if there is none
+	crop    *rawCrop    // nil unless the policy keeps it
 }
 
 func (s *sample) wipe() {
 	clear(s.values)
 	if s.old != nil {
 		clear(s.old.values)
+	}
+	if s.crop != nil {
+		s.crop.wipe()
 	}
 }
 
@@ -156,11 +160,17 @@ func (t *turn) takeSample(attacks *attackCount) (sample, error) {
 	if f.quality < policy.EnrollQuality {
 		return sample{}, fmt.Errorf("%w: %.2f, enrolment needs %.2f: %s", ErrQuality, f.quality, policy.EnrollQuality, f.advice)
 	}
-	s := sample{values: slices.Clone(f.values), scale: f.scale, quality: f.quality, gen: t.gen}
+	s := t.sample(f)
 	if old := counterpart(t.elder, f); old != nil && len(old.values) > 0 {
 		s.old = &sample{values: slices.Clone(old.values), scale: old.scale, quality: old.quality, gen: t.gen.elder}
 	}
+	s.crop = t.crop(f)
 	return s, nil
+}
+
+// sample is a copy of what a presentation gives.
+func (t *turn) sample(p *presentation) sample {
+	return sample{values: slices.Clone(p.values), scale: p.scale, quality: p.quality, gen: t.gen}
 }
 
 // finishEnrollment checks the samples against each other and the gallery and stores them.
@@ -244,6 +254,15 @@ func (u *Unit) storeSubject(ctx context.Context, who Person, samples []sample) (
 	if id = who.Subject; id == "" {
 		id = store.NewSubjectID()
 	}
+	crops, err := encodeCrops(samples)
+	defer func() {
+		for _, c := range crops {
+			clear(c)
+		}
+	}()
+	if err != nil {
+		return "", err
+	}
 	err = a.store.Update(ctx, func(tx *store.Tx) error {
 		var err error
 		if who.Subject != "" {
@@ -253,6 +272,11 @@ func (u *Unit) storeSubject(ctx context.Context, who Person, samples []sample) (
 		}
 		if err != nil {
 			return err
+		}
+		if len(crops) > 0 {
+			if _, err := tx.AddCrops(id, crops); err != nil {
+				return err
+			}
 		}
 		_, err = tx.AppendAudit(store.AuditEvent{
 			Time: a.now().UTC(), Type: "enroll", Subject: id,

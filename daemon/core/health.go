@@ -114,13 +114,14 @@ type ModelStatus struct {
 	// Elder is the bundle before it, which still answers for the Left people who are enrolled with it alone.
 	Elder    string      `json:"elder,omitempty"`
 	Left     int         `json:"left,omitempty"`
+	CatchUp  *Progress   `json:"catch_up,omitempty"`  // how far their templates are made again from kept pictures
 	LastSwap *SwapReport `json:"last_swap,omitempty"` // the latest exchange, or the attempt at one, since the start
 }
 
 // status describes the bundle at work; false if there is none and none was tried.
 func (u *Unit) status() (m ModelStatus, ok bool) {
 	u.mu.Lock()
-	m.Modality, m.LastSwap = u.kind, u.lastSwap
+	m.Modality, m.LastSwap, m.CatchUp = u.kind, u.lastSwap, u.progress
 	u.mu.Unlock()
 	g := u.now()
 	if g == nil {
@@ -228,14 +229,11 @@ func (u *Unit) heartbeat(ctx context.Context) error {
 func (a *Appliance) keepTime(ctx context.Context) {
 	t := time.NewTicker(time.Minute)
 	defer t.Stop()
-	for i := 1; ; i++ {
+	for {
 		a.checkClock()
 		if err := a.saveTimes(); err != nil {
 			a.health.degrade("store", err)
 			a.log.Error("cannot remember the time", "err", err)
-		}
-		for _, u := range a.units() {
-			u.tend(ctx, i%curveMinutes == 0)
 		}
 		select {
 		case <-t.C:
@@ -248,10 +246,31 @@ func (a *Appliance) keepTime(ctx context.Context) {
 // curveMinutes is how often latency curves are stored.
 const curveMinutes = 5
 
+// keepTending looks after the units once a minute, and after every exchange of models.
+func (a *Appliance) keepTending(ctx context.Context) {
+	t := time.NewTicker(time.Minute)
+	defer t.Stop()
+	for i := 0; ; {
+		for _, u := range a.units() {
+			u.tend(ctx, i > 0 && i%curveMinutes == 0)
+		}
+		select {
+		case <-t.C:
+			i++
+		case <-a.swapped:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // tend does what a unit needs now and then.
 func (u *Unit) tend(ctx context.Context, keep bool) {
 	if keep {
 		u.keepCurve(ctx)
+	}
+	if err := u.catchUp(ctx); err != nil && ctx.Err() == nil {
+		u.app.log.Error("cannot make templates again", "modality", u.kind, "err", err)
 	}
 	if err := u.retireElder(ctx); err != nil {
 		u.app.log.Error("cannot let the model before go", "modality", u.kind, "err", err)

@@ -43,7 +43,8 @@ type SwapReport struct {
 // beside the one in use, must answer a check set as it should (see check), and then takes over between two frames. If it
 // fails, it is dropped, the old one stays, and the reason is audited and shown in the status. The choice is remembered over
 // restarts, unless the configuration names a bundle. People who are enrolled with the old bundle alone are recognised by it
-// until they are enrolled with the new one: both see every frame meanwhile, which takes the time of both. Errors beside
+// until they are enrolled with the new one, by themselves or from the pictures of their enrolment, if those were kept
+// (policy.keep_enrolment_crops): both see every frame meanwhile, which takes the time of both. Errors beside
 // those of loading: vault.ErrNotFound, ErrModality, ErrOff, ErrSwapping, ErrCatchingUp, ErrDisagrees.
 func (a *Appliance) SwapModel(ctx context.Context, id string) (SwapReport, error) {
 	m, own, err := a.loadBundle(id)
@@ -153,6 +154,10 @@ func (u *Unit) takeOver(ctx context.Context, before, next *generation, r *SwapRe
 	r.SwitchMS = milliseconds(time.Since(start))
 	u.queue.Distrust()
 	u.setUnready(nil)
+	select {
+	case a.swapped <- struct{}{}:
+	default: // it is known already
+	}
 	for _, g := range retired(before, next) {
 		if err := g.close(); err != nil {
 			a.log.Error("old model does not close", "model", g.id, "err", err)

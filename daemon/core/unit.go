@@ -65,6 +65,7 @@ type Unit struct {
 	mu       sync.Mutex
 	unready  error       // why there is no bundle
 	lastSwap *SwapReport // nil: none since the start
+	progress *Progress   // of catchUp; nil: there was nothing to do
 
 	swapping sync.Mutex      // one exchange at a time
 	scored   map[string]bool // models whose galleries know how to score

@@ -51,8 +51,13 @@ func (s *Slot[T]) Swap(next T) (old T, generation uint64) {
 	generation = before.generation + 1
 	s.now.Store(&held[T]{next, generation})
 	for i := range s.users {
-		s.users[i].Lock() // whoever enters after this sees next
-		s.users[i].Unlock()
+		s.waitFor(i)
 	}
 	return before.value, generation
+}
+
+// waitFor returns when the worker has left; whoever enters after that sees the new value.
+func (s *Slot[T]) waitFor(worker int) {
+	s.users[worker].Lock()
+	defer s.users[worker].Unlock()
 }
