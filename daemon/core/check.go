@@ -44,26 +44,16 @@ func (u *Unit) check(ctx context.Context, before, next *generation) (c SwapCheck
 	}()
 	least, sum := float32(math.Inf(1)), float32(0)
 	for i := range checkPictures {
-		s, err := next.probeAll(ctx, i)
-		if err != nil {
-			return c, err
-		}
+		s, agreement, err := u.checkOne(ctx, i, before, next, score)
 		all = append(all, s)
-		c.Pictures++
-		if self := score(&s, &s); self < next.policy.VerifyThreshold {
-			return c, fmt.Errorf("%w: picture %d is not known again (score %.2f, needed %.2f)", ErrDisagrees, i, self, next.policy.VerifyThreshold)
-		}
-		if before == nil || before.id != next.id {
-			continue
-		}
-		old, err := u.probeNow(ctx, i)
 		if err != nil {
 			return c, err
 		}
-		agreement := score(&old, &s)
-		old.wipe()
+		c.Pictures++
 		least, sum = min(least, agreement), sum+agreement
-		c.LeastAgreement, c.MeanAgreement = least, sum/float32(c.Pictures)
+		if before != nil && before.id == next.id {
+			c.LeastAgreement, c.MeanAgreement = least, sum/float32(c.Pictures)
+		}
 	}
 	if slices.IndexFunc(all, func(s sample) bool { return !slices.Equal(s.values, all[0].values) }) < 0 {
 		return c, fmt.Errorf("%w: all %d pictures give one template", ErrDisagrees, c.Pictures)
@@ -87,32 +77,55 @@ func (u *Unit) agrees(g *generation, c SwapCheck) error {
 	return nil
 }
 
+// checkOne puts one picture to the bundle; agreement is that with the bundle in use, if it is of the same model.
+func (u *Unit) checkOne(ctx context.Context, i int, before, next *generation, score func(a, b *sample) float32) (s sample, agreement float32, err error) {
+	f, err := next.recs[0].checkPicture(ctx, i)
+	if err != nil {
+		return s, 0, err
+	}
+	if s, err = next.probeAll(ctx, f); err != nil {
+		return s, 0, fmt.Errorf("picture %d: %w", i, err)
+	}
+	if self := score(&s, &s); self < next.policy.VerifyThreshold {
+		return s, 0, fmt.Errorf("%w: picture %d is not known again (score %.2f, needed %.2f)", ErrDisagrees, i, self, next.policy.VerifyThreshold)
+	}
+	if before == nil || before.id != next.id {
+		return s, 0, nil
+	}
+	old, err := u.probeNow(ctx, f)
+	if err != nil {
+		return s, 0, err
+	}
+	defer old.wipe()
+	return s, score(&old, &s), nil
+}
+
 // probeAll makes the template of a picture of the check set on every worker, and twice on the first.
-func (g *generation) probeAll(ctx context.Context, i int) (sample, error) {
-	first, err := g.recs[0].probe(ctx, i)
+func (g *generation) probeAll(ctx context.Context, f *sensors.Frame) (sample, error) {
+	first, err := g.recs[0].probe(ctx, f)
 	if err != nil {
 		return first, err
 	}
 	for _, r := range append(slices.Clone(g.recs), g.recs[0]) {
-		s, err := r.probe(ctx, i)
+		s, err := r.probe(ctx, f)
 		if err != nil {
 			return first, err
 		}
 		same := s.scale == first.scale && slices.Equal(s.values, first.values)
 		s.wipe()
 		if !same {
-			return first, fmt.Errorf("%w: picture %d gives another template each time", ErrDisagrees, i)
+			return first, fmt.Errorf("%w: it gives another template each time", ErrDisagrees)
 		}
 	}
 	return first, nil
 }
 
 // probeNow is the template that the bundle in use makes, between two frames of the first worker.
-func (u *Unit) probeNow(ctx context.Context, i int) (sample, error) {
+func (u *Unit) probeNow(ctx context.Context, f *sensors.Frame) (sample, error) {
 	g, _ := u.slot.Enter(0)
 	defer u.slot.Leave(0)
 	defer g.recs[0].wipe()
-	return g.recs[0].probe(ctx, i)
+	return g.recs[0].probe(ctx, f)
 }
 
 // checkCrop is a picture of the check set for faces, of the size of an aligned crop: soft blobs of colour, which vary as much
@@ -155,5 +168,12 @@ func checkPrint(ctx context.Context, i int) (f *sensors.Frame, err error) {
 		return nil, err
 	}
 	defer src.Close()
-	return src.Next(ctx)
+	borrowed, err := src.Next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer borrowed.Release()
+	plane := borrowed.Planes[0]
+	return &sensors.Frame{Sensor: "check", Width: borrowed.Width, Height: borrowed.Height, Format: borrowed.Format,
+		Planes: [2]sensors.Plane{{Data: slices.Clone(plane.Data), StrideBytes: plane.StrideBytes}}}, nil
 }

@@ -316,7 +316,7 @@ func (a *Appliance) ExportModel(ctx context.Context, id string, w io.Writer) err
 // RemoveModel deletes a bundle that is not in use. Errors: ErrModelInUse, vault.ErrNotFound.
 func (a *Appliance) RemoveModel(ctx context.Context, id string) error {
 	if a.inUse(id) {
-		return fmt.Errorf("cannot remove bundle %s: %w: use another for %s first", id, ErrModelInUse, a.inUseBy(id))
+		return fmt.Errorf("cannot remove bundle %s: %w: import another, choose it with models.%s in the configuration and restart first", id, ErrModelInUse, a.inUseBy(id))
 	}
 	if err := a.vault.Remove(id); err != nil {
 		return err

@@ -45,11 +45,16 @@ func faceScorer() (score func(a, b *sample) float32, done func()) {
 	}, func() {}
 }
 
+// checkPicture implements recogniser.
+func (s *faceSight) checkPicture(_ context.Context, i int) (*sensors.Frame, error) {
+	return checkCrop(i, s.CropSize()), nil
+}
+
 // probe implements recogniser: the embedding of a crop that the check set takes for aligned.
-func (s *faceSight) probe(ctx context.Context, i int) (sample, error) {
+func (s *faceSight) probe(ctx context.Context, f *sensors.Frame) (sample, error) {
 	t := sample{values: make([]int8, s.Dimension()), quality: 1}
 	var err error
-	t.scale, err = s.EmbedFrame(ctx, t.values, checkCrop(i, s.CropSize()))
+	t.scale, err = s.EmbedFrame(ctx, t.values, f)
 	return t, err
 }
 

@@ -53,19 +53,17 @@ func fingerScorer() (score func(a, b *sample) float32, done func()) {
 	}, m.Wipe
 }
 
+// checkPicture implements recogniser.
+func (s *fingerSight) checkPicture(ctx context.Context, i int) (*sensors.Frame, error) { return checkPrint(ctx, i) }
+
 // probe implements recogniser.
-func (s *fingerSight) probe(ctx context.Context, i int) (sample, error) {
-	f, err := checkPrint(ctx, i)
-	if err != nil {
-		return sample{}, err
-	}
-	defer f.Release()
+func (s *fingerSight) probe(ctx context.Context, f *sensors.Frame) (sample, error) {
 	defer s.result.Wipe()
 	if err := s.Process(ctx, f, 0, s.result); err != nil {
 		return sample{}, err
 	}
 	if !s.result.Present {
-		return sample{}, fmt.Errorf("%w: print %d shows no finger", ErrDisagrees, i)
+		return sample{}, fmt.Errorf("%w: a print shows no finger", ErrDisagrees)
 	}
 	return sample{values: slices.Clone(s.result.Values), scale: 1, quality: s.result.Quality.Unified}, nil
 }

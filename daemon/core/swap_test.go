@@ -17,6 +17,7 @@ import (
 	"vigil/daemon/decide"
 	"vigil/daemon/vault"
 	"vigil/infer"
+	"vigil/infer/infertest"
 	"vigil/infer/infertest/fake"
 	"vigil/infer/sched"
 )
@@ -368,5 +369,36 @@ func TestBusySaysWhenToComeBack(t *testing.T) {
 	st := a.Schedulers()[0].Class[sched.API]
 	if st.Refused[sched.ReasonDeadline] != 1 || st.Done != 1 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// TestSwapOfRealModels: on ONNX Runtime the bundle in use is exchanged for itself, loaded anew, and for one with another
+// detector; the fingers' for itself.
+func TestSwapOfRealModels(t *testing.T) {
+	d := daemontest.NewWithModel(t)
+	a := d.Open(t)
+	defer closeApp(t, a)
+	pics := daemontest.Pictures(t, ann, 4)
+	e := must[core.Enrolled](t)(a.Enroll(t.Context(), "Ann", pics[:3]))
+	for _, m := range a.Status().Models {
+		r := must[core.SwapReport](t)(a.SwapModel(t.Context(), m.ID))
+		t.Logf("%s for itself: %+v", m.ID, r)
+		if r.Elder != "" || m.Modality == core.Face && r.Check.LeastAgreement < 0.999 {
+			t.Errorf("%+v", r)
+		}
+	}
+	id := must[string](t)(a.ImportModel(t.Context(), infertest.Data(t, "models"), "face-ultraface"))
+	r := must[core.SwapReport](t)(a.SwapModel(t.Context(), id))
+	t.Logf("%+v", r)
+	if !r.Done || r.Left != 1 {
+		t.Errorf("%+v", r)
+	}
+	list := must[[]core.Decision](t)(a.Identify(t.Context(), pics[3]))
+	if len(list) == 0 || list[0].Subject != e.Subject || list[0].Model == id {
+		t.Errorf("somebody whom only the bundle before knows: %+v", list)
+	}
+	dec := must[core.Decision](t)(a.Verify(t.Context(), e.Subject, pics[3]))
+	if dec.Outcome != decide.Match {
+		t.Errorf("%+v", dec)
 	}
 }

@@ -47,8 +47,10 @@ type recogniser interface {
 	Choices() []infer.Choice
 	// see returns what a frame shows, the largest first, and how long each stage took. Both are valid until wipe.
 	see(ctx context.Context, f *sensors.Frame, dpi float64) ([]presentation, []infer.Timing, error)
+	// checkPicture is a picture of the check set, of no pool.
+	checkPicture(ctx context.Context, i int) (*sensors.Frame, error)
 	// probe makes the template of a picture of the check set. The caller wipes it.
-	probe(ctx context.Context, i int) (sample, error)
+	probe(ctx context.Context, f *sensors.Frame) (sample, error)
 	// wipe overwrites the latest presentations.
 	wipe()
 	Close() error
