@@ -6,6 +6,7 @@ import (
 	"vigil/daemon/core"
 	"vigil/daemon/decide"
 	"vigil/infer/infertest/fake"
+	"vigil/sensors/picture"
 )
 
 // TestTemplatesAreMadeAgainFromKeptPictures: with pictures of the enrolments another model catches up by itself; who was
@@ -18,6 +19,16 @@ func TestTemplatesAreMadeAgainFromKeptPictures(t *testing.T) {
 	d.Config.Policy.KeepEnrolmentCrops = true
 	a = d.Open(t)
 	ann := enrollPlayed(t, a, 2)
+	if n := len(a.KeptCrops(t, bob)); n != 0 {
+		t.Errorf("%d pictures were kept although the policy forbade it", n)
+	}
+	crops := a.KeptCrops(t, ann)
+	if len(crops) != 2 {
+		t.Fatalf("%d pictures were kept, want 2", len(crops))
+	}
+	if pic, err := core.ParseCrop(crops[0]); err != nil || picture.Check(pic.Data) != nil || pic.DPI != 0 {
+		t.Errorf("a kept picture: %v, %v dpi", err, pic.DPI)
+	}
 	importSecond(t, a, "new", "fake embedder of next year")
 	if r := must[core.SwapReport](t)(a.SwapModel(t.Context(), "new")); r.Left != 2 {
 		t.Errorf("report %+v", r)
@@ -43,4 +54,17 @@ func TestTemplatesAreMadeAgainFromKeptPictures(t *testing.T) {
 		t.Errorf("made again: %+v", dec)
 	}
 	closeApp(t, a)
+}
+
+func FuzzParseCrop(f *testing.F) {
+	png := fake.Picture(f, 1, true, true, 1)
+	f.Add(append([]byte{1, 0, 0, 0, 0, 0, 0, 0, 0}, png...))
+	f.Add(append([]byte{1, 0x40, 0x7f, 0x40, 0, 0, 0, 0, 0}, png[:64]...)) // 500 dpi, cut
+	f.Add([]byte{2, 0, 0, 0, 0, 0, 0, 0, 0, 1})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		pic, err := core.ParseCrop(b)
+		if err == nil && (len(pic.Data) == 0 || !(pic.DPI >= 0 && pic.DPI <= 2000)) {
+			t.Errorf("taken: %d bytes at %v dpi", len(pic.Data), pic.DPI)
+		}
+	})
 }

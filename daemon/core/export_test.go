@@ -57,3 +57,19 @@ func (a *Appliance) Tend(ctx context.Context) {
 
 // KnownTimes is how many batch sizes the scheduler of faces knows.
 func (a *Appliance) KnownTimes() int { return len(a.face.queue.Stats().Curve) }
+
+// ParseCrop reads a kept picture.
+func ParseCrop(b []byte) (Picture, error) { return parseCrop(b) }
+
+// KeptCrops are the kept pictures of a person.
+func (a *Appliance) KeptCrops(t testing.TB, id string) (crops [][]byte) {
+	t.Helper()
+	err := a.store.View(t.Context(), func(tx *store.Tx) (err error) {
+		crops, err = tx.Crops(id)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return crops
+}

@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -41,6 +42,9 @@ func (u *Unit) withPicture(ctx context.Context, pic Picture, fn func(t *turn) er
 	}
 	defer place.Cancel()
 	f, done, err := u.app.decode(ctx, deadline, pic.Data)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return busy(place.Expire())
+	}
 	if err != nil {
 		return err
 	}

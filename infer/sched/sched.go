@@ -248,6 +248,20 @@ func (p Place[J]) Cancel() {
 	}
 }
 
+// Expire gives the place up because the job's time was over before it was ready, and returns the refusal.
+func (p Place[J]) Expire() error {
+	s, t := p.s, p.t
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := refuse(ReasonExpired, t.class, s.nextFree(s.o.Now()))
+	if t.use == p.use && t.state == reserved {
+		s.drop(t, r)
+		<-t.done
+		s.putBack(t)
+	}
+	return r
+}
+
 // Run makes the job ready and blocks until it is done, refused (*Refusal), or, while it waits, the context ends. The
 // executor's error is returned as it is.
 func (p Place[J]) Run(ctx context.Context, job J) error {

@@ -376,6 +376,27 @@ func TestPreparedJobsKeepTheirPlaceAndHoldNobodyUp(t *testing.T) {
 	})
 }
 
+func TestAPlaceThatIsNotReadyInTimeIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, each(time.Second), Options{Places: [Classes]int{0, 1, 0}})
+		p, err := s.Reserve(API, in(time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := refusal(t, p.Expire()); r.Reason != ReasonExpired || r.RetryAfter() <= 0 {
+			t.Errorf("%v", r)
+		}
+		p.Cancel()
+		if err := s.Do(t.Context(), API, time.Time{}, "next"); err != nil {
+			t.Errorf("the place was not freed: %v", err)
+		}
+		if st := s.Stats().Class[API]; st.Refused[ReasonExpired] != 1 || st.Done != 1 {
+			t.Errorf("counted %+v", st)
+		}
+		shut(t, s)
+	})
+}
+
 func TestCloseRefusesWhoWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, each(time.Second), Options{Places: places})
