@@ -54,7 +54,9 @@ func fingerScorer() (score func(a, b *sample) float32, done func()) {
 }
 
 // checkPicture implements recogniser.
-func (s *fingerSight) checkPicture(ctx context.Context, i int) (*sensors.Frame, error) { return checkPrint(ctx, i) }
+func (s *fingerSight) checkPicture(ctx context.Context, i int) (*sensors.Frame, error) {
+	return checkPrint(ctx, i)
+}
 
 // probe implements recogniser.
 func (s *fingerSight) probe(ctx context.Context, f *sensors.Frame) (sample, error) {
