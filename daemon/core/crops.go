@@ -30,8 +30,8 @@ const (
 	cropScale = 2
 	// maxCropSide bounds a face's crop in pixels; models see a face of 112 to 160.
 	maxCropSide = 448
-	// maxPrintSide bounds a print's; larger ones are not kept.
-	maxPrintSide = 1024
+	// maxPrintSide bounds a print's, so that it fits the store whatever it shows; larger ones are not kept.
+	maxPrintSide = 800
 )
 
 // rawCrop is a crop before it is compressed, which is not done in a turn.
@@ -145,6 +145,7 @@ func (u *Unit) catchUp(ctx context.Context) error {
 	if g == nil || g.elder == nil {
 		return nil
 	}
+	ctx = sched.WithClass(ctx, sched.Bulk)
 	ids := g.elder.gallery.MissingIDs(g.gallery)
 	p := Progress{People: len(ids)}
 	for _, id := range ids {

@@ -136,7 +136,7 @@ func (a *Appliance) AddSensor(ctx context.Context, c config.Sensor) error {
 		app: a, unit: u, cfg: c, src: src, newest: newest, state: "running", ended: make(chan struct{}),
 	}
 	s.prepare(g)
-	ctx, s.cancel = context.WithCancel(ctx)
+	ctx, s.cancel = context.WithCancel(sched.WithClass(ctx, sched.Sensor)) // for engines that merge runs
 	a.sensorMu.Lock()
 	a.sensors = append(a.sensors, s)
 	a.sensorMu.Unlock()
