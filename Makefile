@@ -6,7 +6,7 @@ LDFLAGS    := -X vigil/daemon/core.Version=$(VERSION)
 GOTEST     := go test -race -timeout 15m
 export VIGIL_DATA
 
-.PHONY: build appliance demo test lfw bench bench-fvc bench-models bench-models-no-vnni bench-overhead bench-serving bench-quant soak fuzz lint setup clean
+.PHONY: build appliance demo test lfw bench bench-fvc bench-models bench-models-no-vnni bench-overhead bench-serving bench-quant bench-overload soak soak-swap fuzz lint setup clean
 
 build: ## the binary, for this machine
 	@scripts/setup build
@@ -87,6 +87,15 @@ bench-quant: ## our quantisation against Microsoft's on the same pictures; ONNX'
 soak: ## 10,000 frames: goroutines, descriptors and memory must stay flat
 	@scripts/setup demo
 	VIGIL_SOAK_FRAMES=10000 go test -count=1 -run 'TestSteadyState' -v -timeout 30m ./daemon/core
+
+soak-swap: ## 10,000 models loaded, exchanged and unloaded under traffic: memory flat, no request lost (two minutes)
+	@scripts/setup demo
+	VIGIL_SWAP_CYCLES=10000 go test -count=1 -run 'TestManySwapsUnderTraffic' -v -timeout 30m ./infer/sched
+
+bench-overload: ## goodput at 50, 100 and 200 % of the capacity: our scheduler against a queue with time-outs (needs a quiet machine)
+	@scripts/setup demo
+	@go build -trimpath -o bin/bench-sched ./bench/sched
+	@bin/bench-sched -data $(VIGIL_DATA) $(BENCHFLAGS)
 
 FUZZTIME ?= 30s
 fuzz: ## every fuzz target for FUZZTIME

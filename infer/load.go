@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 )
 
@@ -11,7 +12,32 @@ import (
 type Loaded struct {
 	IO     IO
 	Choice Choice
-	engine Engine
+	engine *shared
+}
+
+// shared is an engine and how many Loadeds have it; the last closes it.
+type shared struct {
+	Engine
+	users atomic.Int32
+}
+
+func (s *shared) release() error {
+	if s == nil || s.users.Add(-1) > 0 {
+		return nil
+	}
+	return s.Engine.Close()
+}
+
+// Share is the same engine with tensors of its own, for one more pipeline: weights are held once. Each is closed by its
+// owner, in any order.
+func (l *Loaded) Share() (*Loaded, error) {
+	l.engine.users.Add(1)
+	s := &Loaded{Choice: l.Choice, engine: l.engine}
+	var err error
+	if s.IO, err = l.engine.NewIO(); err != nil {
+		return nil, errors.Join(fmt.Errorf("stage %s, file %s: %w", l.Choice.Stage, l.Choice.File, err), s.Close())
+	}
+	return s, nil
 }
 
 // LoadStage makes the engine of a stage from the file that the runtime prefers (see Stage.Choose), binds one IO and runs
@@ -35,7 +61,11 @@ func loadFile(ctx context.Context, rt Runtime, m *Model, s *Stage, c Choice) (_ 
 	if err != nil {
 		return nil, err
 	}
-	l.engine, err = rt.Load(ctx, w.Bytes(), s.Inputs, s.Outputs)
+	engine, err := rt.Load(ctx, w.Bytes(), s.Inputs, s.Outputs)
+	if engine != nil {
+		l.engine = &shared{Engine: engine}
+		l.engine.users.Store(1)
+	}
 	if err = errors.Join(err, w.Close()); err != nil {
 		return nil, fmt.Errorf("stage %s, file %s: %w", s.Name, c.File, err)
 	}
@@ -48,7 +78,7 @@ func loadFile(ctx context.Context, rt Runtime, m *Model, s *Stage, c Choice) (_ 
 	return l, nil
 }
 
-// Close frees the tensors, then the engine. It may be called on nil.
+// Close frees the tensors, then the engine, if nobody shares it any more. It may be called on nil.
 func (l *Loaded) Close() error {
 	if l == nil {
 		return nil
@@ -57,9 +87,7 @@ func (l *Loaded) Close() error {
 	if l.IO != nil {
 		errs = append(errs, l.IO.Close())
 	}
-	if l.engine != nil {
-		errs = append(errs, l.engine.Close())
-	}
+	errs = append(errs, l.engine.release())
 	return errors.Join(errs...)
 }
 

@@ -15,6 +15,7 @@ const (
 	bucketSubjects      = "subjects"
 	bucketSubjectKeys   = "subject_keys"
 	bucketTemplates     = "templates"
+	bucketCrops         = "crops" // made with the first of them
 	bucketAudit         = "audit"
 	bucketAuditKeys     = "audit_keys"
 	bucketOutbox        = "outbox"
@@ -26,7 +27,7 @@ const (
 	bucketSettings      = "settings"
 )
 
-// allBuckets returns every bucket a store has.
+// allBuckets returns every bucket that a store always has.
 func allBuckets() []string {
 	return []string{
 		bucketMeta, bucketSubjects, bucketSubjectKeys, bucketTemplates, bucketAudit, bucketAuditKeys, bucketOutbox,

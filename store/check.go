@@ -145,6 +145,7 @@ func (r *Report) contents(btx *bbolt.Tx, keyring *secure.Keyring) error {
 	r.totals(c.hdr)
 	c.meta()
 	c.subjects()
+	c.crops()
 	c.audit()
 	c.outbox()
 	c.commands()

@@ -11,6 +11,7 @@
 //	subjects        subject id, 16 bytes     record (name included), under the subject's DEK
 //	subject_keys    subject id               the subject's DEK, wrapped under the templates KEK
 //	templates       subject id, index        one template, under the subject's DEK
+//	crops           subject id, index        picture of the enrolment, under the subject's DEK; only where one was kept
 //	audit           sequence number          chain hash, event under the segment's DEK
 //	audit_keys      segment number           DEK of 1024 events, wrapped under the audit KEK
 //	outbox          record id                payload or gap marker, under the segment's DEK

@@ -87,6 +87,27 @@ func (g *Gallery) Len() (subjects, templates int) {
 	return len(g.own), g.n
 }
 
+// Missing returns how many subjects of this gallery have no template in other.
+func (g *Gallery) Missing(other *Gallery) int { return len(g.MissingIDs(other)) }
+
+// MissingIDs returns the subjects of this gallery, in no order, who have no template in other.
+func (g *Gallery) MissingIDs(other *Gallery) (list []string) {
+	g.mu.RLock()
+	ids := make([]string, 0, len(g.own))
+	for id := range g.own {
+		ids = append(ids, id)
+	}
+	g.mu.RUnlock()
+	other.mu.RLock()
+	defer other.mu.RUnlock()
+	for _, id := range ids {
+		if len(other.own[id]) == 0 {
+			list = append(list, id)
+		}
+	}
+	return list
+}
+
 // Accepts says whether templates of a model and length can be compared with
 // this gallery's: nil, or an error that matches ErrModel and names both. An
 // empty gallery accepts every length.

@@ -246,6 +246,10 @@ func (tx *Tx) deleteSubject(id string, key []byte) error {
 	for k := range prefixed(c, key) {
 		places = append(places, place{bucketTemplates, append([]byte(nil), k...)})
 	}
+	templates := len(places) - 2
+	for p := range tx.cropsOf(key) {
+		places = append(places, p)
+	}
 	for _, p := range places {
 		if err := tx.remove(p); err != nil {
 			return err
@@ -257,7 +261,7 @@ func (tx *Tx) deleteSubject(id string, key []byte) error {
 	tx.erase = true
 	tx.galleries.remove(id)
 	tx.hdr.Subjects--
-	tx.hdr.Templates -= uint64(len(places) - 2)
+	tx.hdr.Templates -= uint64(templates)
 	return nil
 }
 

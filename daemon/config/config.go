@@ -51,6 +51,7 @@ type TPM struct {
 type Runtime struct {
 	Library string `toml:"library"` // path of libonnxruntime.so.1; empty searches
 	Threads int    `toml:"threads"` // per engine
+	Workers int    `toml:"workers"` // frames of a modality at a time; 0 is the number of cores divided by threads, at least 1
 }
 
 // Models names the bundles in use.
@@ -79,6 +80,10 @@ type Policy struct {
 	FrameDeadline      Duration `toml:"frame_deadline"` // a frame that takes longer is given up
 	EnrollTimeout      Duration `toml:"enroll_timeout"` // an enrolment at a sensor ends after this
 	APIQueue           int      `toml:"api_queue"`      // requests that may wait for the engines; more are refused
+	APIDeadline        Duration `toml:"api_deadline"`   // a request that cannot be answered within it is refused
+	// KeepEnrolmentCrops keeps the pictures of enrolments, encrypted with the person's key, so that another model can be used
+	// without enrolling everybody again.
+	KeepEnrolmentCrops bool `toml:"keep_enrolment_crops"`
 
 	Finger FingerPolicy `toml:"finger"` // what differs for fingers
 }
@@ -180,7 +185,7 @@ func Default() Config {
 			EnrollQuality: 0.25, ProbeQuality: 0.05, Liveness: LivenessOff, EnrollSamples: 3, ConfirmFrames: 2, UnknownFrames: 5,
 			EventHold: Duration(2 * time.Second), MaxFailures: 5, FailureWindow: Duration(time.Minute),
 			Lockout: Duration(5 * time.Minute), AuditUnknown: true, FrameDeadline: Duration(2 * time.Second),
-			EnrollTimeout: Duration(30 * time.Second), APIQueue: 16,
+			EnrollTimeout: Duration(30 * time.Second), APIQueue: 16, APIDeadline: Duration(2 * time.Second),
 			Finger: FingerPolicy{EnrollQuality: 0.3, ProbeQuality: 0.05},
 		},
 		Fleet: Fleet{Tenant: "default"},

@@ -29,13 +29,13 @@ func TestEveryKey(t *testing.T) {
 	want := Config{
 		Version: 1, StateDir: "/srv/vigil",
 		TPM:     TPM{Address: "unix:/run/swtpm.sock", PCRs: []int{0, 7, 14}},
-		Runtime: Runtime{Library: "/opt/ort/libonnxruntime.so.1", Threads: 4},
+		Runtime: Runtime{Library: "/opt/ort/libonnxruntime.so.1", Threads: 4, Workers: 3},
 		Models:  Models{Face: "face-other", Finger: "finger-other"},
 		Policy: Policy{
 			VerifyThreshold: 0.31, IdentifyThreshold: 0.41, DuplicateThreshold: 0.51, EnrollQuality: 0.4, ProbeQuality: 0.1, Liveness: "required", LivenessThreshold: 0.7,
 			EnrollSamples: 5, ConfirmFrames: 3, UnknownFrames: 8, EventHold: Duration(1500 * time.Millisecond), MaxFailures: 0,
 			FailureWindow: Duration(150 * time.Second), Lockout: Duration(time.Hour), AuditUnknown: false,
-			FrameDeadline: Duration(300 * time.Millisecond), EnrollTimeout: Duration(10 * time.Second), APIQueue: 4,
+			FrameDeadline: Duration(300 * time.Millisecond), EnrollTimeout: Duration(10 * time.Second), APIQueue: 4, APIDeadline: Duration(1250 * time.Millisecond), KeepEnrolmentCrops: true,
 			Finger: FingerPolicy{VerifyThreshold: 0.32, IdentifyThreshold: 0.42, DuplicateThreshold: 0.52, EnrollQuality: 0.5, ProbeQuality: 0.2},
 		},
 		API: API{Socket: "/run/vigil/vigild.sock"},

@@ -60,6 +60,7 @@ func (v *validator) check(c *Config) {
 		v.require(!slices.Contains(c.TPM.PCRs[:i], r), "tpm.pcrs", "register %d is named twice", r)
 	}
 	v.require(c.Runtime.Threads >= 1 && c.Runtime.Threads <= 64, "runtime.threads", "%d: 1 to 64", c.Runtime.Threads)
+	v.require(c.Runtime.Workers >= 0 && c.Runtime.Workers <= 64, "runtime.workers", "%d: 0 (as many as the cores allow) to 64", c.Runtime.Workers)
 	v.policy(&c.Policy)
 	v.fleet(&c.Fleet)
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
@@ -106,7 +107,7 @@ func (v *validator) policy(p *Policy) {
 	v.require(p.MaxFailures >= 0 && p.MaxFailures <= 100, "policy.max_failures", "%d: 0 (never) to 100", p.MaxFailures)
 	for key, d := range map[string]Duration{
 		"event_hold": p.EventHold, "failure_window": p.FailureWindow, "lockout": p.Lockout,
-		"frame_deadline": p.FrameDeadline, "enroll_timeout": p.EnrollTimeout,
+		"frame_deadline": p.FrameDeadline, "enroll_timeout": p.EnrollTimeout, "api_deadline": p.APIDeadline,
 	} {
 		if at, ok := v.keys["policy."+key]; ok && at.kind != unstable.String {
 			v.require(false, "policy."+key, "a number has no unit: write it as \"300ms\", \"2s\" or \"5m\"")

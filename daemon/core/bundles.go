@@ -62,7 +62,9 @@ func (a *Appliance) openModels(ctx context.Context) error {
 	if a.runtime == nil {
 		rt, err := ort.Open(ort.Options{Library: a.cfg.Runtime.Library, Threads: a.cfg.Runtime.Threads})
 		if errors.Is(err, ort.ErrNoLibrary) {
-			a.unready, a.face.unready, a.finger.unready = err, err, err
+			a.unready = err
+			a.face.setUnready(err)
+			a.finger.setUnready(err)
 			a.health.degrade("runtime", err)
 			return nil
 		}
@@ -76,7 +78,7 @@ func (a *Appliance) openModels(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return err
 		}
-		u.unready = err
+		u.setUnready(err)
 		if err != nil && !errors.Is(err, ErrOff) {
 			a.health.degrade("model", err)
 		}
@@ -88,7 +90,10 @@ func (a *Appliance) openModels(ctx context.Context) error {
 // runs, degraded, and waits for them.
 func (a *Appliance) startable() error {
 	for _, u := range a.units() {
-		if err := u.unready; err != nil && !errors.Is(err, ErrNoModel) && !errors.Is(err, ort.ErrNoLibrary) && !errors.Is(err, ErrOff) {
+		if u.now() != nil {
+			continue
+		}
+		if err := u.why(); !errors.Is(err, ErrNoModel) && !errors.Is(err, ort.ErrNoLibrary) && !errors.Is(err, ErrOff) {
 			return err
 		}
 	}
@@ -101,10 +106,7 @@ const off = "off"
 // load brings up the bundle in use. Errors: ErrOff, ErrNoModel, ErrModelChoice, ErrNoLiveness, those of the bundle.
 func (u *Unit) load(ctx context.Context) error {
 	a := u.app
-	configured := a.cfg.Models.Face
-	if u.kind == Finger {
-		configured = a.cfg.Models.Finger
-	}
+	configured := a.configured(u.kind)
 	if configured == off {
 		return fmt.Errorf("models.%s is \"off\": %w", u.kind, ErrOff)
 	}
@@ -112,8 +114,8 @@ func (u *Unit) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if m == nil && u.kind == Finger {
-		u.builtIn = true
+	own := m == nil && u.kind == Finger
+	if own {
 		if m, err = builtin.Finger(); err != nil {
 			return err
 		}
@@ -121,10 +123,13 @@ func (u *Unit) load(ctx context.Context) error {
 	if m == nil {
 		return ErrNoModel
 	}
-	if u.kind == Finger {
-		return u.loadFinger(ctx, m)
+	g, err := u.raise(ctx, m, own)
+	if err != nil {
+		return err
 	}
-	return u.loadFace(ctx, m)
+	u.slot.Swap(g)
+	u.readCurve(g)
+	return u.raiseElder(ctx)
 }
 
 // unitOf is the unit of a bundle's modality, which is one of this version.
@@ -137,14 +142,14 @@ func (a *Appliance) unitOf(m *infer.Manifest) *Unit {
 
 // inUseBy is the modality that works with the bundle.
 func (a *Appliance) inUseBy(id string) string {
-	if a.finger.rec != nil && a.finger.rec.ModelID() == id {
+	if a.finger.uses(id) {
 		return Finger
 	}
 	return Face
 }
 
-// choose finds the bundle of a modality that is to be used: the configured one, else the only one that there is; nil if
-// there is none. Errors: ErrModelChoice, which names the bundles to choose from, and those of a bundle that does not open.
+// choose finds the bundle of a modality that is to be used: the configured one, else the one that SwapModel chose last, else
+// the only one that there is; nil if there is none. Errors: ErrModelChoice, which names the bundles to choose from, and those of a bundle that does not open.
 func (a *Appliance) choose(kind, configured string) (*infer.Model, error) {
 	if configured != "" {
 		m, err := a.vault.Load(configured)
@@ -156,6 +161,13 @@ func (a *Appliance) choose(kind, configured string) (*infer.Model, error) {
 	ids, err := a.vault.IDs()
 	if err != nil {
 		return nil, err
+	}
+	kept, err := a.keptChoice(kind)
+	if err != nil {
+		return nil, err
+	}
+	if slices.Contains(ids, kept) {
+		return a.vault.Load(kept)
 	}
 	var found []*infer.Model
 	var names []string
@@ -176,34 +188,6 @@ func (a *Appliance) choose(kind, configured string) (*infer.Model, error) {
 	}
 	return nil, fmt.Errorf("%w: %d %s bundles are imported (%s): choose one with models.%s in the configuration",
 		ErrModelChoice, len(found), kind, strings.Join(names, ", "), kind)
-}
-
-// loadFace brings up the pipeline of a face bundle.
-func (u *Unit) loadFace(ctx context.Context, m *infer.Model) error {
-	pipe, err := face.New(ctx, u.app.runtime, m)
-	if err != nil {
-		return err
-	}
-	err = setLiveness(pipe, u.app.cfg.Policy, m.Manifest.ID)
-	if err == nil {
-		err = u.use(newFaceSight(pipe), m.Manifest, makePolicy(u.app.cfg.Policy, m.Manifest), nil)
-	}
-	if err != nil {
-		return errors.Join(err, pipe.Close())
-	}
-	return nil
-}
-
-// loadFinger brings up the pipeline of a finger bundle.
-func (u *Unit) loadFinger(ctx context.Context, m *infer.Model) error {
-	pipe, err := finger.New(ctx, u.app.runtime, m)
-	if err != nil {
-		return err
-	}
-	if err := u.use(newFingerSight(pipe), m.Manifest, fingerPolicy(u.app.cfg.Policy, m.Manifest), fingerComparer); err != nil {
-		return errors.Join(err, pipe.Close())
-	}
-	return nil
 }
 
 // setLiveness makes the pipeline follow the policy. Errors: ErrNoLiveness.

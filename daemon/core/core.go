@@ -4,8 +4,10 @@
 // Promises: Open brings the parts up in the order TPM, keys, store, models, and Close takes them down in reverse; whatever
 // Open started is stopped again when it fails. A decision is announced only after it, its audit entry and its outbox
 // record are durable in one transaction; an enrolment is acknowledged only after the same. Each
-// modality has one pipeline; requests for it wait in a queue bounded by the policy, and are refused with ErrBusy when it is full. A sensor's frames
-// never queue: it takes the newest.
+// modality has some pipelines over one set of engines (runtime.workers) and one queue, bounded by the policy: sensors' frames
+// go before requests of the API, and those before work in the background. A request that cannot be answered in time is
+// refused at once with ErrBusy and the time to come back; its picture is not even decoded. A sensor's frames never queue: it
+// takes the newest. A bundle is exchanged between two frames; what was seen is wiped at the end of every turn.
 //
 // It blocks where its callers' contexts allow. It does not parse command lines, speak HTTP, or start processes.
 package core
@@ -31,8 +33,9 @@ import (
 
 // Errors that callers match. Those of the rooms (store.ErrNotFound, picture.ErrFormat and so on) come through.
 var (
-	// ErrBusy: the queue for the engines is full; try again.
-	ErrBusy = errors.New("all engines are busy: try again in a second")
+	// ErrBusy: the queue for the engines is full, or the request cannot be answered in time behind the work ahead. The error
+	// is a *sched.Refusal too, which says when to try again.
+	ErrBusy = errors.New("all engines are busy")
 	// ErrNoModel: no face bundle is imported. (A finger bundle is in the binary.)
 	ErrNoModel = errors.New("no face model is imported: run `vigild models import`")
 	// ErrNoFace: the picture shows no face.
@@ -100,9 +103,11 @@ type Appliance struct {
 	lockRules decide.Policy // what locks go by
 
 	pictures *sensors.Pool // for pictures of the API
+	decoders chan struct{} // as many as are decoded or wait decoded
 	sensorMu sync.Mutex
 	sensors  []*sensor
 	watchers watchers
+	swapped  chan struct{} // has a value after an exchange of models
 	fleet    fleetState
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
@@ -124,9 +129,16 @@ func Open(ctx context.Context, cfg config.Config, o Options) (_ *Appliance, err 
 	}
 	a := &Appliance{
 		cfg: cfg, log: o.Logger.With("room", "core"), now: o.Now, started: o.Now(), runtime: o.Runtime,
-		pictures: sensors.NewPool(2), stats: newStats(), health: newHealth(o.Now),
+		stats: newStats(), health: newHealth(o.Now), swapped: make(chan struct{}, 1),
 	}
-	a.face, a.finger = newUnit(a, Face), newUnit(a, Finger)
+	ahead := decodeAhead(a.workers())
+	a.pictures, a.decoders = sensors.NewPool(ahead), make(chan struct{}, ahead)
+	if a.face, err = newUnit(a, Face); err != nil {
+		return nil, err
+	}
+	if a.finger, err = newUnit(a, Finger); err != nil {
+		return nil, errors.Join(err, a.face.close())
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.Close())
@@ -204,6 +216,7 @@ func (a *Appliance) Close() error {
 	a.running.Wait()
 	a.watchers.close()
 	for _, u := range a.units() {
+		u.keepCurve(context.Background())
 		errs = append(errs, u.close())
 	}
 	if a.runtime != nil {

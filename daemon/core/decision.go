@@ -57,11 +57,11 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// commit notes which models decided, and commits the decision.
+// commit notes the modality, and commits the decision.
 func (u *Unit) commit(ctx context.Context, d *Decision) error {
 	d.Modality = u.kind
-	if u.rec != nil {
-		d.Model = u.rec.ModelID()
+	if g := u.now(); d.Model == "" && g != nil { // nothing was compared: a person who is locked
+		d.Model = g.id
 	}
 	return u.app.commit(ctx, d)
 }

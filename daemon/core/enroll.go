@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -19,9 +20,20 @@ type sample struct {
 	values  []int8
 	scale   float32
 	quality float32
+	gen     *generation // whose it is
+	old     *sample     // of the same picture, by the elder of gen; nil if there is none
+	crop    *rawCrop    // nil unless the policy keeps it
 }
 
-func (s *sample) wipe() { clear(s.values) }
+func (s *sample) wipe() {
+	clear(s.values)
+	if s.old != nil {
+		clear(s.old.values)
+	}
+	if s.crop != nil {
+		s.crop.wipe()
+	}
+}
 
 // Refused says why a picture of an enrolment was not taken.
 type Refused struct {
@@ -83,14 +95,14 @@ func (u *Unit) Enroll(ctx context.Context, who Person, pictures []Picture) (Enro
 	}()
 	var attacks attackCount
 	for i, pic := range pictures {
-		err := u.withPicture(ctx, pic, func(seen []presentation) error {
-			s, err := u.takeSample(seen, &attacks)
+		err := u.withPicture(ctx, pic, func(t *turn) error {
+			s, err := t.takeSample(&attacks)
 			if err == nil {
 				samples = append(samples, s)
 			}
 			return err
 		})
-		if errors.Is(err, ErrBusy) || u.rec == nil || ctx.Err() != nil {
+		if errors.Is(err, ErrBusy) || u.now() == nil || ctx.Err() != nil {
 			return e, err
 		}
 		if err != nil {
@@ -115,6 +127,7 @@ type attackCount struct {
 	n       int
 	least   float32 // liveness
 	quality float32 // of that face
+	gen     *generation
 }
 
 // recordAttacks makes one decision of the attacks of an enrolment, if there were any.
@@ -123,54 +136,69 @@ func (u *Unit) recordAttacks(ctx context.Context, sensor string, c *attackCount)
 		return nil
 	}
 	return u.commit(ctx, &Decision{
-		Operation: decide.Enroll, Outcome: decide.PresentationAttack, Threshold: u.policy.VerifyThreshold, Quality: c.quality,
-		Liveness: &Liveness{Score: c.least, Threshold: u.policy.LivenessThreshold}, Sensor: sensor, Frames: c.n,
+		Operation: decide.Enroll, Outcome: decide.PresentationAttack, Threshold: c.gen.policy.VerifyThreshold, Quality: c.quality,
+		Liveness: &Liveness{Score: c.least, Threshold: c.gen.policy.LivenessThreshold}, Sensor: sensor, Frames: c.n, Model: c.gen.id,
 	})
 }
 
-// takeSample copies the template of the main face if it is good enough and no attack. The caller holds the engine.
-func (u *Unit) takeSample(seen []presentation, attacks *attackCount) (sample, error) {
-	f, err := u.main(seen)
+// takeSample copies the template of the main face if it is good enough and no attack.
+func (t *turn) takeSample(attacks *attackCount) (sample, error) {
+	f, err := t.unit.main(t.seen)
 	if err != nil {
 		return sample{}, err
 	}
-	if outcome, _ := u.policy.Admit(f.presented()); outcome == decide.PresentationAttack {
+	policy := &t.gen.policy
+	if outcome, _ := policy.Admit(f.presented()); outcome == decide.PresentationAttack {
 		if attacks.n == 0 || f.liveness < attacks.least {
 			attacks.least, attacks.quality = f.liveness, f.quality
 		}
 		attacks.n++
+		attacks.gen = t.gen
 		return sample{}, fmt.Errorf("%w: liveness %.2f, needed %.2f: the person must be there, not a picture of it",
-			ErrPresentationAttack, f.liveness, u.policy.LivenessThreshold)
+			ErrPresentationAttack, f.liveness, policy.LivenessThreshold)
 	}
-	if f.quality < u.policy.EnrollQuality {
-		return sample{}, fmt.Errorf("%w: %.2f, enrolment needs %.2f: %s", ErrQuality, f.quality, u.policy.EnrollQuality, f.advice)
+	if f.quality < policy.EnrollQuality {
+		return sample{}, fmt.Errorf("%w: %.2f, enrolment needs %.2f: %s", ErrQuality, f.quality, policy.EnrollQuality, f.advice)
 	}
-	return sample{values: append([]int8(nil), f.values...), scale: f.scale, quality: f.quality}, nil
+	s := t.sample(f)
+	if old := counterpart(t.elder, f); old != nil && len(old.values) > 0 {
+		s.old = &sample{values: slices.Clone(old.values), scale: old.scale, quality: old.quality, gen: t.gen.elder}
+	}
+	s.crop = t.crop(f)
+	return s, nil
+}
+
+// sample is a copy of what a presentation gives.
+func (t *turn) sample(p *presentation) sample {
+	return sample{values: slices.Clone(p.values), scale: p.scale, quality: p.quality, gen: t.gen}
 }
 
 // finishEnrollment checks the samples against each other and the gallery and stores them.
 func (u *Unit) finishEnrollment(ctx context.Context, who Person, samples []sample, e Enrolled, attacks *attackCount) (Enrolled, error) {
 	a := u.app
-	if u.rec == nil {
-		return e, u.unready
+	g, err := u.ready()
+	if err != nil {
+		return e, err
 	}
 	e.Samples = len(samples)
-	if len(samples) < u.policy.EnrollSamples && attacks.n > 0 {
-		return e, fmt.Errorf("%w: %d good samples, %d are needed; %d presentations were %w", ErrSamples, len(samples), u.policy.EnrollSamples, attacks.n, ErrPresentationAttack)
+	if len(samples) < g.policy.EnrollSamples && attacks.n > 0 {
+		return e, fmt.Errorf("%w: %d good samples, %d are needed; %d presentations were %w", ErrSamples, len(samples), g.policy.EnrollSamples, attacks.n, ErrPresentationAttack)
 	}
-	if len(samples) < u.policy.EnrollSamples {
-		return e, fmt.Errorf("%w: %d good samples, %d are needed", ErrSamples, len(samples), u.policy.EnrollSamples)
+	if len(samples) < g.policy.EnrollSamples {
+		return e, fmt.Errorf("%w: %d good samples, %d are needed", ErrSamples, len(samples), g.policy.EnrollSamples)
 	}
-	if err := u.onePerson(samples); err != nil {
+	if err := g.onePerson(samples); err != nil {
 		return e, err
 	}
 	a.enrolling.Lock() // two enrolments of one person at once must not both find the gallery empty
 	defer a.enrolling.Unlock()
-	if id, score := u.enrolledAs(samples); id != "" && id != who.Subject {
-		err := a.audit(ctx, "enroll.duplicate", id, map[string]any{"score": score, "threshold": u.policy.DuplicateThreshold}, true)
-		return e, errors.Join(fmt.Errorf("%w, as subject %s (score %.2f)", ErrDuplicate, id, score), err)
+	if now := u.now(); now == nil || now.id != g.id {
+		return e, errExchanged
 	}
-	var err error
+	if f := enrolledAs(samples); f.subject != "" && f.subject != who.Subject {
+		err := a.audit(ctx, "enroll.duplicate", f.subject, map[string]any{"score": f.score, "threshold": f.by.policy.DuplicateThreshold}, true)
+		return e, errors.Join(fmt.Errorf("%w, as subject %s (score %.2f)", ErrDuplicate, f.subject, f.score), err)
+	}
 	if e.Subject, err = u.storeSubject(ctx, who, samples); err != nil {
 		return e, err
 	}
@@ -178,29 +206,40 @@ func (u *Unit) finishEnrollment(ctx context.Context, who Person, samples []sampl
 	return e, nil
 }
 
-// onePerson checks that all samples are of one person.
-func (u *Unit) onePerson(samples []sample) error {
+// onePerson checks that all samples are of one person, and of this bundle.
+func (g *generation) onePerson(samples []sample) error {
+	score, done := g.scorer()
+	defer done()
 	for i := range samples {
+		if samples[i].gen.id != g.id {
+			return errExchanged
+		}
 		for j := range i {
-			if s := u.rec.compare(&samples[i], &samples[j]); s < u.policy.VerifyThreshold {
+			if s := score(&samples[i], &samples[j]); s < g.policy.VerifyThreshold {
 				return fmt.Errorf("%w: samples %d and %d (of those taken) do not show the same person (score %.2f, needed %.2f)",
-					ErrSamples, j+1, i+1, s, u.policy.VerifyThreshold)
+					ErrSamples, j+1, i+1, s, g.policy.VerifyThreshold)
 			}
 		}
 	}
 	return nil
 }
 
-// enrolledAs searches every sample in the gallery with the threshold for duplicates.
-func (u *Unit) enrolledAs(samples []sample) (subject string, score float32) {
+// enrolledAs searches every sample in the galleries with the threshold for duplicates.
+func enrolledAs(samples []sample) (best find) {
 	match := make([]store.Match, 0, 1)
-	for i := range samples {
-		match = u.gallery.Identify(store.Probe{Values: samples[i].values, Scale: samples[i].scale}, match[:0])
-		if len(match) > 0 && match[0].Score >= u.policy.DuplicateThreshold && match[0].Score > score {
-			subject, score = match[0].SubjectID, match[0].Score
+	search := func(s *sample) {
+		match = s.gen.gallery.Identify(store.Probe{Values: s.values, Scale: s.scale}, match[:0])
+		if len(match) > 0 && match[0].Score >= s.gen.policy.DuplicateThreshold && match[0].Score > best.score {
+			best = find{match[0].SubjectID, match[0].Score, s.gen}
 		}
 	}
-	return subject, score
+	for i := range samples {
+		search(&samples[i])
+		if samples[i].old != nil {
+			search(samples[i].old)
+		}
+	}
+	return best
 }
 
 // storeSubject stores a new person, or adds the templates to one who is there, and returns the id.
@@ -209,11 +248,20 @@ func (u *Unit) storeSubject(ctx context.Context, who Person, samples []sample) (
 	templates := make([]store.Template, len(samples))
 	worst := samples[0].quality
 	for i, s := range samples {
-		templates[i] = store.Template{ModelID: u.rec.ModelID(), Values: s.values, Scale: s.scale, Quality: s.quality}
+		templates[i] = store.Template{ModelID: s.gen.id, Values: s.values, Scale: s.scale, Quality: s.quality}
 		worst = min(worst, s.quality)
 	}
 	if id = who.Subject; id == "" {
 		id = store.NewSubjectID()
+	}
+	crops, err := encodeCrops(samples)
+	defer func() {
+		for _, c := range crops {
+			clear(c)
+		}
+	}()
+	if err != nil {
+		return "", err
 	}
 	err = a.store.Update(ctx, func(tx *store.Tx) error {
 		var err error
@@ -225,9 +273,14 @@ func (u *Unit) storeSubject(ctx context.Context, who Person, samples []sample) (
 		if err != nil {
 			return err
 		}
+		if len(crops) > 0 {
+			if _, err := tx.AddCrops(id, crops); err != nil {
+				return err
+			}
+		}
 		_, err = tx.AppendAudit(store.AuditEvent{
 			Time: a.now().UTC(), Type: "enroll", Subject: id,
-			Detail: map[string]any{"samples": len(samples), "least_quality": worst, "modality": u.kind, "model": u.rec.ModelID()},
+			Detail: map[string]any{"samples": len(samples), "least_quality": worst, "modality": u.kind, "model": samples[0].gen.id},
 		})
 		return err
 	})

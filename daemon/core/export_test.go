@@ -5,8 +5,6 @@ import (
 	"testing"
 
 	"vigil/daemon/config"
-	"vigil/daemon/decide"
-	"vigil/infer/face"
 	"vigil/sensors"
 	"vigil/store"
 )
@@ -14,20 +12,21 @@ import (
 // FramePath gives tests and benchmarks the way of a frame through the appliance, from a captured frame to the decision
 // that nothing is to be announced, without the source in front of it.
 func (a *Appliance) FramePath() func(ctx context.Context, f *sensors.Frame) {
-	s := &sensor{
-		app: a, unit: a.face, cfg: config.Sensor{Name: "bench"}, tracker: decide.NewTracker(&a.face.policy, a.face.rec.Dimension()),
-		seen: make([]decide.Observation, 0, face.MaxFaces), events: make([]decide.Event, 0, face.MaxFaces),
-	}
+	s := &sensor{app: a, unit: a.face, cfg: config.Sensor{Name: "bench"}}
+	s.prepare(a.face.now())
 	return s.frame
 }
 
 // SetLivenessThreshold changes the policy of a running appliance that requires liveness.
 func (a *Appliance) SetLivenessThreshold(t testing.TB, score float32) {
 	t.Helper()
-	if err := a.face.rec.(*faceSight).RequireLiveness(score); err != nil {
-		t.Fatal(err)
+	g := a.face.now()
+	for _, r := range g.recs {
+		if err := r.(*faceSight).RequireLiveness(score); err != nil {
+			t.Fatal(err)
+		}
 	}
-	a.face.policy.LivenessThreshold = score
+	g.policy.LivenessThreshold = score
 }
 
 // AuditTypes lists the types of all audit entries.
@@ -48,3 +47,29 @@ func (a *Appliance) AuditTypes(t testing.TB) (kinds []string) {
 
 // DegradeModel is what happens when a model fails at a frame.
 func (a *Appliance) DegradeModel(err error) { a.health.degrade("model", err) }
+
+// Tend does what the units need now and then.
+func (a *Appliance) Tend(ctx context.Context) {
+	for _, u := range a.units() {
+		u.tend(ctx, true)
+	}
+}
+
+// KnownTimes is how many batch sizes the scheduler of faces knows.
+func (a *Appliance) KnownTimes() int { return len(a.face.queue.Stats().Curve) }
+
+// ParseCrop reads a kept picture.
+func ParseCrop(b []byte) (Picture, error) { return parseCrop(b) }
+
+// KeptCrops are the kept pictures of a person.
+func (a *Appliance) KeptCrops(t testing.TB, id string) (crops [][]byte) {
+	t.Helper()
+	err := a.store.View(t.Context(), func(tx *store.Tx) (err error) {
+		crops, err = tx.Crops(id)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return crops
+}

@@ -314,8 +314,8 @@ func (a *Appliance) nextSession(ctx context.Context) (n uint64, err error) {
 func (a *Appliance) modelIDs() []string {
 	var ids []string
 	for _, u := range a.units() {
-		if u.rec != nil {
-			ids = append(ids, u.rec.ModelID())
+		if g := u.now(); g != nil {
+			ids = append(ids, g.id)
 		}
 	}
 	return ids

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"vigil/fleet"
+	"vigil/infer/sched"
 	"vigil/sensors"
 	"vigil/store"
 )
@@ -110,6 +111,28 @@ type ModelStatus struct {
 	BuiltIn   bool   `json:"built_in,omitempty"`
 	Subjects  int    `json:"subjects"` // who can be recognised by it
 	Templates int    `json:"templates"`
+	// Elder is the bundle before it, which still answers for the Left people who are enrolled with it alone.
+	Elder    string      `json:"elder,omitempty"`
+	Left     int         `json:"left,omitempty"`
+	CatchUp  *Progress   `json:"catch_up,omitempty"`  // how far their templates are made again from kept pictures
+	LastSwap *SwapReport `json:"last_swap,omitempty"` // the latest exchange, or the attempt at one, since the start
+}
+
+// status describes the bundle at work; false if there is none and none was tried.
+func (u *Unit) status() (m ModelStatus, ok bool) {
+	u.mu.Lock()
+	m.Modality, m.LastSwap, m.CatchUp = u.kind, u.lastSwap, u.progress
+	u.mu.Unlock()
+	g := u.now()
+	if g == nil {
+		return m, m.LastSwap != nil
+	}
+	m.ID, m.BuiltIn = g.id, g.builtIn
+	m.Subjects, m.Templates = g.gallery.Len()
+	if g.elder != nil {
+		m.Elder, m.Left = g.elder.id, g.elder.gallery.Missing(g.gallery)
+	}
+	return m, true
 }
 
 // Status describes the appliance.
@@ -125,13 +148,10 @@ func (a *Appliance) Status() Status {
 		s.Runtime = a.runtime.Name()
 	}
 	for _, u := range a.units() {
-		s.APIWaiting += int(u.waiting.Load())
-		if u.rec == nil {
-			continue
+		s.APIWaiting += u.queue.Waiting(sched.API)
+		if m, ok := u.status(); ok {
+			s.Models = append(s.Models, m)
 		}
-		m := ModelStatus{Modality: u.kind, ID: u.rec.ModelID(), BuiltIn: u.builtIn}
-		m.Subjects, m.Templates = u.gallery.Len()
-		s.Models = append(s.Models, m)
 	}
 	err := a.store.View(context.Background(), func(tx *store.Tx) (err error) {
 		s.Subjects, _, err = tx.Count()
@@ -177,7 +197,7 @@ func (a *Appliance) Prove(ctx context.Context, since time.Time) error {
 		return nil
 	}
 	for _, u := range a.units() {
-		if u.rec == nil {
+		if u.now() == nil {
 			continue
 		}
 		if err := u.heartbeat(ctx); err != nil {
@@ -193,21 +213,16 @@ func (a *Appliance) Prove(ctx context.Context, since time.Time) error {
 }
 
 // lacking reports whether the unit should work and cannot.
-func (u *Unit) lacking() bool { return u.unready != nil && !errors.Is(u.unready, ErrOff) }
+func (u *Unit) lacking() bool { return u.now() == nil && !errors.Is(u.why(), ErrOff) }
 
 // heartbeat sends a blank frame through the models.
 func (u *Unit) heartbeat(ctx context.Context) error {
-	if err := u.acquireNow(ctx); err != nil {
-		return err
-	}
-	defer u.release()
 	const side = 64
 	blank := sensors.Frame{
 		Sensor: "heartbeat", Width: side, Height: side, Format: sensors.Gray8,
 		Planes: [2]sensors.Plane{{Data: make([]byte, side*side), StrideBytes: side}},
 	}
-	_, _, err := u.rec.see(ctx, &blank, 0)
-	return err
+	return u.do(ctx, sched.Sensor, time.Time{}, &turn{frame: &blank, then: func(*turn) error { return nil }})
 }
 
 // keepTime remembers the time once a minute and watches the clock.
@@ -225,5 +240,39 @@ func (a *Appliance) keepTime(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// curveMinutes is how often latency curves are stored.
+const curveMinutes = 5
+
+// keepTending looks after the units once a minute, and after every exchange of models.
+func (a *Appliance) keepTending(ctx context.Context) {
+	t := time.NewTicker(time.Minute)
+	defer t.Stop()
+	for i := 0; ; {
+		for _, u := range a.units() {
+			u.tend(ctx, i > 0 && i%curveMinutes == 0)
+		}
+		select {
+		case <-t.C:
+			i++
+		case <-a.swapped:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// tend does what a unit needs now and then.
+func (u *Unit) tend(ctx context.Context, keep bool) {
+	if keep {
+		u.keepCurve(ctx)
+	}
+	if err := u.catchUp(ctx); err != nil && ctx.Err() == nil {
+		u.app.log.Error("cannot make templates again", "modality", u.kind, "err", err)
+	}
+	if err := u.retireElder(ctx); err != nil {
+		u.app.log.Error("cannot let the model before go", "modality", u.kind, "err", err)
 	}
 }

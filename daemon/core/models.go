@@ -83,7 +83,10 @@ func (a *Appliance) describe(info *ModelInfo, m *infer.Manifest) {
 		info.Choices = m.Choices(a.runtime.Dialects())
 	}
 	if a.inUse(m.ID) {
-		info.InUse, info.Runtime, info.Choices = true, a.runtime.Name(), a.unitOf(m).rec.Choices()
+		info.InUse, info.Runtime = true, a.runtime.Name()
+		if g := a.unitOf(m).now(); g != nil && g.id == m.ID {
+			info.Choices = g.choices()
+		}
 		info.PassedOver = []string{
 			"tensorrt: not part of this build (tag tensorrt)",
 			"cuda: not part of this build (tag cuda)",

@@ -2,10 +2,13 @@ package core
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"vigil/daemon/decide"
+	"vigil/infer/sched"
+	"vigil/sensors"
 	"vigil/sensors/picture"
 	"vigil/store"
 )
@@ -19,27 +22,62 @@ type Picture struct {
 	DPI  float64 // of a fingerprint; 0 means 500
 }
 
-// withPicture decodes a picture, finds its faces or finger and calls fn with them, the largest first. They are gone when
-// it returns.
-func (u *Unit) withPicture(ctx context.Context, pic Picture, fn func(seen []presentation) error) error {
+// withPicture finds the faces or the finger of a picture and calls fn in the turn that it got. The place in the queue is
+// taken first, so that nothing is decoded for a request that is refused; it is decoded on the caller's goroutine, while the
+// place moves up. Errors beside fn's: ErrBusy, those of the picture and the pipeline, the context's.
+func (u *Unit) withPicture(ctx context.Context, pic Picture, fn func(t *turn) error) error {
 	if err := picture.Check(pic.Data); err != nil {
 		return err
 	}
-	if err := u.acquire(ctx); err != nil {
+	if _, err := u.ready(); err != nil {
 		return err
 	}
-	defer u.release()
-	f, err := picture.Decode(ctx, u.app.pictures, pic.Data)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	deadline := u.deadline(ctx)
+	place, err := u.queue.Reserve(sched.ClassOf(ctx), deadline)
+	if err != nil {
+		return busy(err)
+	}
+	defer place.Cancel()
+	f, done, err := u.app.decode(ctx, deadline, pic.Data)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return busy(place.Expire())
+	}
 	if err != nil {
 		return err
 	}
-	defer f.Release()
-	seen, err := u.process(ctx, f, pic.DPI)
-	if err != nil {
-		return err
+	defer done()
+	t := &turn{ctx: ctx, frame: f, dpi: pic.DPI, then: fn}
+	if err := place.Run(ctx, t); err != nil {
+		return busy(err)
 	}
-	return fn(seen)
+	return t.err
 }
+
+// decode decodes a picture of the API. No more than the engines can soon use are decoded at a time (see decodeAhead), because
+// each may have 150 MB; the others wait. done gives the frame back.
+func (a *Appliance) decode(ctx context.Context, deadline time.Time, data []byte) (f *sensors.Frame, done func(), err error) {
+	if !deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline)
+		defer cancel()
+	}
+	select {
+	case a.decoders <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	if f, err = picture.Decode(ctx, a.pictures, data); err != nil {
+		<-a.decoders
+		return nil, nil, err
+	}
+	return f, func() { f.Release(); <-a.decoders }, nil
+}
+
+// decodeAhead is how many pictures are decoded at a time for so many workers: what runs, and as many ready for them.
+func decodeAhead(workers int) int { return 2 * workers }
 
 // absent is the error of a picture that shows nobody.
 func (u *Unit) absent() error {
@@ -88,22 +126,22 @@ func (u *Unit) Verify(ctx context.Context, subject string, pic Picture) (Decisio
 		d.Outcome, d.Until = decide.LockedOut, until
 		return d, u.commit(ctx, &d)
 	}
-	err = u.withPicture(ctx, pic, func(seen []presentation) error {
-		f, err := u.main(seen)
+	err = u.withPicture(ctx, pic, func(t *turn) error {
+		p, err := u.main(t.seen)
 		if err != nil {
 			return err
 		}
-		d.Threshold = u.policy.VerifyThreshold
-		if !u.admit(f, &d) {
+		d.Threshold, d.Model = t.gen.policy.VerifyThreshold, t.gen.id
+		if !t.admit(p, &d) {
 			return nil
 		}
-		score, ok := u.gallery.Verify(subject, store.Probe{Values: f.values, Scale: f.scale})
+		f, ok := t.verify(subject, p)
 		if !ok {
-			return fmt.Errorf("subject %s has no template of model %s: %w: enrol the person again", subject, u.rec.ModelID(), ErrNotEnrolled)
+			return fmt.Errorf("subject %s has no template of model %s: %w: enrol the person again", subject, t.gen.id, ErrNotEnrolled)
 		}
-		d.Score = score
+		d.Score, d.Threshold, d.Model = f.score, f.by.policy.VerifyThreshold, f.by.id
 		d.Outcome = decide.NoMatch
-		if score >= d.Threshold {
+		if f.score >= d.Threshold {
 			d.Outcome = decide.Match
 		}
 		return nil
@@ -137,10 +175,10 @@ func (a *Appliance) count(d *Decision) {
 
 // admit notes in a decision what is known of a presentation and says whether it may be compared; if not, the outcome is
 // set.
-func (u *Unit) admit(p *presentation, d *Decision) bool {
+func (t *turn) admit(p *presentation, d *Decision) bool {
 	d.Quality = p.quality
-	d.noteLiveness(p, u.policy.LivenessThreshold)
-	outcome, ok := u.policy.Admit(p.presented())
+	d.noteLiveness(p, t.gen.policy.LivenessThreshold)
+	outcome, ok := t.gen.policy.Admit(p.presented())
 	if !ok {
 		d.Outcome = outcome
 	}
@@ -151,12 +189,12 @@ func (u *Unit) admit(p *presentation, d *Decision) bool {
 // The decisions are durable when it returns.
 func (u *Unit) Identify(ctx context.Context, pic Picture) ([]Decision, error) {
 	var list []Decision
-	err := u.withPicture(ctx, pic, func(seen []presentation) error {
-		if len(seen) == 0 {
+	err := u.withPicture(ctx, pic, func(t *turn) error {
+		if len(t.seen) == 0 {
 			return u.absent()
 		}
-		for i := range seen {
-			list = append(list, u.judge(&seen[i]))
+		for i := range t.seen {
+			list = append(list, t.judge(&t.seen[i]))
 		}
 		return nil
 	})
@@ -172,16 +210,16 @@ func (u *Unit) Identify(ctx context.Context, pic Picture) ([]Decision, error) {
 }
 
 // judge searches one presentation and decides on its own.
-func (u *Unit) judge(p *presentation) Decision {
-	d := Decision{Operation: decide.Identify, Threshold: u.policy.IdentifyThreshold}
-	if !u.admit(p, &d) {
+func (t *turn) judge(p *presentation) Decision {
+	d := Decision{Operation: decide.Identify, Threshold: t.gen.policy.IdentifyThreshold, Model: t.gen.id}
+	if !t.admit(p, &d) {
 		return d
 	}
 	d.Outcome = decide.NoMatch
-	subject, score := u.search(p)
-	d.Score = score
-	if score >= d.Threshold {
-		d.Outcome, d.Subject = decide.Match, subject
+	f := t.search(p)
+	d.Score, d.Threshold, d.Model = f.score, f.by.policy.IdentifyThreshold, f.by.id
+	if f.score >= d.Threshold {
+		d.Outcome, d.Subject = decide.Match, f.subject
 	}
 	return d
 }

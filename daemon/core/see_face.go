@@ -36,11 +36,26 @@ func (s *faceSight) see(ctx context.Context, f *sensors.Frame, _ float64) ([]pre
 	return s.seen, s.result.Timings[:], nil
 }
 
-// compare implements recogniser: the cosine.
-func (s *faceSight) compare(a, b *sample) float32 {
-	var dot [1]int32
-	kernels.DotRows(dot[:], a.values, len(a.values), b.values)
-	return float32(dot[0]) * a.scale * b.scale
+// faceScorer scores by the cosine.
+func faceScorer() (score func(a, b *sample) float32, done func()) {
+	return func(a, b *sample) float32 {
+		var dot [1]int32
+		kernels.DotRows(dot[:], a.values, len(a.values), b.values)
+		return float32(dot[0]) * a.scale * b.scale
+	}, func() {}
+}
+
+// checkPicture implements recogniser.
+func (s *faceSight) checkPicture(_ context.Context, i int) (*sensors.Frame, error) {
+	return checkCrop(i, s.CropSize()), nil
+}
+
+// probe implements recogniser: the embedding of a crop that the check set takes for aligned.
+func (s *faceSight) probe(ctx context.Context, f *sensors.Frame) (sample, error) {
+	t := sample{values: make([]int8, s.Dimension()), quality: 1}
+	var err error
+	t.scale, err = s.EmbedFrame(ctx, t.values, f)
+	return t, err
 }
 
 func (s *faceSight) wipe() {

@@ -2,6 +2,8 @@ package core
 
 import (
 	"context"
+	"fmt"
+	"slices"
 
 	"vigil/infer"
 	"vigil/infer/finger"
@@ -13,13 +15,12 @@ import (
 // fingerSight is the recogniser of fingers: one at most in a frame.
 type fingerSight struct {
 	*finger.Pipeline
-	result  *finger.Result
-	seen    []presentation
-	matcher *minutiae.Matcher
+	result *finger.Result
+	seen   []presentation
 }
 
 func newFingerSight(p *finger.Pipeline) *fingerSight {
-	return &fingerSight{Pipeline: p, result: p.NewResult(), seen: make([]presentation, 0, 1), matcher: minutiae.NewMatcher()}
+	return &fingerSight{Pipeline: p, result: p.NewResult(), seen: make([]presentation, 0, 1)}
 }
 
 // fingerComparer is how galleries of fingers score.
@@ -41,13 +42,32 @@ func (s *fingerSight) see(ctx context.Context, f *sensors.Frame, dpi float64) ([
 	return s.seen, r.Timings[:], nil
 }
 
-// compare implements recogniser.
-func (s *fingerSight) compare(a, b *sample) float32 {
-	if s.matcher.SetProbe(a.values) != nil {
-		return 0
+// fingerScorer scores as galleries of fingers do.
+func fingerScorer() (score func(a, b *sample) float32, done func()) {
+	m := minutiae.NewMatcher()
+	return func(a, b *sample) float32 {
+		if m.SetProbe(a.values) != nil {
+			return 0
+		}
+		return m.Score(b.values)
+	}, m.Wipe
+}
+
+// checkPicture implements recogniser.
+func (s *fingerSight) checkPicture(ctx context.Context, i int) (*sensors.Frame, error) {
+	return checkPrint(ctx, i)
+}
+
+// probe implements recogniser.
+func (s *fingerSight) probe(ctx context.Context, f *sensors.Frame) (sample, error) {
+	defer s.result.Wipe()
+	if err := s.Process(ctx, f, 0, s.result); err != nil {
+		return sample{}, err
 	}
-	defer s.matcher.Wipe()
-	return s.matcher.Score(b.values)
+	if !s.result.Present {
+		return sample{}, fmt.Errorf("%w: a print shows no finger", ErrDisagrees)
+	}
+	return sample{values: slices.Clone(s.result.Values), scale: 1, quality: s.result.Quality.Unified}, nil
 }
 
 func (s *fingerSight) wipe() {

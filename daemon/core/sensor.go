@@ -13,6 +13,7 @@ import (
 	"vigil/daemon/config"
 	"vigil/daemon/decide"
 	"vigil/infer/face"
+	"vigil/infer/sched"
 	"vigil/sensors"
 	"vigil/sensors/replay"
 	"vigil/sensors/synth"
@@ -26,9 +27,12 @@ type sensor struct {
 	src     sensors.Source
 	newest  *sensors.Newest // nil where no frame may be dropped
 	cancel  context.CancelFunc
+	turn    turn
+	gen     *generation // that the tracker follows with
 	tracker *decide.Tracker
 	seen    []decide.Observation
-	resume  time.Time // nothing is decided before; see commitPause
+	found   []decide.Event // in a turn
+	resume  time.Time      // nothing is decided before; see commitPause
 	events  []decide.Event
 
 	frames, skipped, malformed, stale, unannounced atomic.Uint64
@@ -104,6 +108,7 @@ func (a *Appliance) Start(ctx context.Context) error {
 	}
 	ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	a.running.Go(func() { a.keepTime(ctx) })
+	a.running.Go(func() { a.keepTending(ctx) })
 	for _, c := range a.cfg.Sensors {
 		if err := a.AddSensor(ctx, c); err != nil {
 			a.log.Error("sensor cannot be opened", "sensor", c.Name, "err", err)
@@ -119,8 +124,9 @@ func (a *Appliance) AddSensor(ctx context.Context, c config.Sensor) error {
 	if err != nil {
 		return err
 	}
-	if u.rec == nil {
-		return u.unready
+	g, err := u.ready()
+	if err != nil {
+		return err
 	}
 	src, newest, err := openSource(c)
 	if err != nil {
@@ -128,11 +134,9 @@ func (a *Appliance) AddSensor(ctx context.Context, c config.Sensor) error {
 	}
 	s := &sensor{
 		app: a, unit: u, cfg: c, src: src, newest: newest, state: "running", ended: make(chan struct{}),
-		tracker: decide.NewTracker(&u.policy, u.rec.Dimension()),
-		seen:    make([]decide.Observation, 0, face.MaxFaces),
-		events:  make([]decide.Event, 0, face.MaxFaces),
 	}
-	ctx, s.cancel = context.WithCancel(ctx)
+	s.prepare(g)
+	ctx, s.cancel = context.WithCancel(sched.WithClass(ctx, sched.Sensor)) // for engines that merge runs
 	a.sensorMu.Lock()
 	a.sensors = append(a.sensors, s)
 	a.sensorMu.Unlock()
@@ -288,55 +292,92 @@ func (s *sensor) frame(ctx context.Context, f *sensors.Frame) {
 	}
 }
 
+// prepare gives the sensor what it decides with.
+func (s *sensor) prepare(g *generation) {
+	s.seen, s.events = make([]decide.Observation, 0, face.MaxFaces), make([]decide.Event, 0, face.MaxFaces)
+	s.turn.then = s.look
+	s.adopt(g)
+}
+
+// adopt begins anew with a bundle: faces that were followed with another cannot be told apart with this one.
+func (s *sensor) adopt(g *generation) {
+	if s.tracker != nil {
+		s.tracker.Reset()
+	}
+	s.gen, s.tracker = g, decide.NewTracker(&g.policy, g.dim)
+}
+
+// deadline is until when a frame is worth looking at; zero where none may be lost.
+func (s *sensor) deadline(f *sensors.Frame) time.Time {
+	if s.unit.kind == Finger || s.cfg.Step || s.enrolling() != nil {
+		return time.Time{}
+	}
+	return f.Captured.Add(time.Duration(s.app.cfg.Policy.FrameDeadline))
+}
+
 // observe runs the frame through pipeline, gallery and tracker.
 func (s *sensor) observe(ctx context.Context, f *sensors.Frame, events []decide.Event) []decide.Event {
-	a, u := s.app, s.unit
-	if err := u.acquireNow(ctx); err != nil {
-		return events
-	}
-	defer u.release()
-	seen, err := u.process(ctx, f, s.cfg.DPI)
-	if err != nil {
+	s.turn.frame, s.turn.dpi, s.found = f, s.cfg.DPI, events
+	err := s.unit.do(ctx, sched.Sensor, s.deadline(f), &s.turn)
+	s.turn.frame = nil
+	switch {
+	case err == nil:
+		return s.found
+	case errors.Is(err, ErrBusy):
+		s.stale.Add(1)
+	case s.unit.now() != nil:
 		s.malformed.Add(1)
 		if ctx.Err() == nil {
-			a.log.Warn("frame was not processed", "sensor", s.cfg.Name, "frame", f.Seq, "err", err)
+			s.app.log.Warn("frame was not processed", "sensor", s.cfg.Name, "frame", f.Seq, "err", err)
 		}
-		return events
+	}
+	return events
+}
+
+// look is what a sensor does in its turn, on the worker's goroutine while its own waits.
+func (s *sensor) look(t *turn) error {
+	a, u, f := s.app, s.unit, t.frame
+	if s.gen != t.gen {
+		s.adopt(t.gen)
 	}
 	s.frames.Add(1)
 	if f.Captured.Before(s.resume) {
-		return events
+		return nil
 	}
 	if session := s.enrolling(); session != nil {
-		session.offer(u, seen)
-		return events
+		session.offer(t)
+		return nil
 	}
 	if age := time.Since(f.Captured); age > time.Duration(a.cfg.Policy.FrameDeadline) {
 		s.stale.Add(1)
-		return events
+		return nil
 	}
 	if u.kind == Finger {
-		return s.touch(f, seen, events)
+		s.found = s.touch(t, s.found)
+		return nil
 	}
 	s.seen = s.seen[:0]
-	for i := range seen {
-		p := &seen[i]
+	for i := range t.seen {
+		p := &t.seen[i]
 		o := decide.Observation{Box: p.box, Values: p.values, Scale: p.scale, Quality: p.quality}
 		o.Liveness, o.HasLiveness = p.liveness, p.hasLiveness
 		if !p.attack {
-			o.Subject, o.Score = u.search(p)
+			found := t.search(p)
+			o.Subject, o.Score = found.subject, found.as(t.gen, identifyThreshold)
 		}
 		s.seen = append(s.seen, o)
 	}
 	a.stats.observe(StageFrame, time.Since(f.Captured))
-	return s.tracker.Observe(f.Captured, s.seen, events)
+	s.found = s.tracker.Observe(f.Captured, s.seen, s.found)
+	return nil
 }
 
 // touch decides about a finger at once: a reader gives one frame of each touch, and nobody is followed from one to the
 // next.
-func (s *sensor) touch(f *sensors.Frame, seen []presentation, events []decide.Event) []decide.Event {
-	for i := range seen {
-		d := s.unit.judge(&seen[i])
+func (s *sensor) touch(t *turn, events []decide.Event) []decide.Event {
+	f := t.frame
+	for i := range t.seen {
+		d := t.judge(&t.seen[i])
 		events = append(events, decide.Event{
 			Outcome: d.Outcome, Subject: d.Subject, Score: d.Score, Quality: d.Quality, Frames: 1, First: f.Captured, Last: f.Captured,
 		})
@@ -357,10 +398,10 @@ func (s *sensor) announce(ctx context.Context, f *sensors.Frame, e *decide.Event
 	}
 	d := Decision{
 		Operation: decide.Identify, Outcome: e.Outcome, Subject: e.Subject, Score: e.Score, Quality: e.Quality,
-		Threshold: s.unit.policy.IdentifyThreshold, Sensor: s.cfg.Name, Frames: e.Frames, Label: f.Label,
+		Threshold: s.gen.policy.IdentifyThreshold, Model: s.gen.id, Sensor: s.cfg.Name, Frames: e.Frames, Label: f.Label,
 	}
 	if e.HasLiveness {
-		d.Liveness = &Liveness{Score: e.Liveness, Threshold: s.unit.policy.LivenessThreshold}
+		d.Liveness = &Liveness{Score: e.Liveness, Threshold: s.gen.policy.LivenessThreshold}
 	}
 	if err := s.unit.commit(ctx, &d); err != nil {
 		s.app.log.Error("decision lost its place", "sensor", s.cfg.Name, "err", err)

@@ -18,20 +18,22 @@ type enrollSession struct {
 	done chan struct{} // closed when there are enough
 
 	mu      sync.Mutex
+	closed  bool
 	samples []sample
 	last    time.Time
 	hint    string // why the latest frame gave no sample
 	attacks attackCount
 }
 
-// offer is called by the sensor for every frame. The caller holds the engine.
-func (e *enrollSession) offer(u *Unit, seen []presentation) {
+// offer is called by the sensor in the turn of every frame.
+func (e *enrollSession) offer(t *turn) {
+	u := t.unit
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.samples) >= e.want || u.kind == Face && time.Since(e.last) < sampleGap {
+	if e.closed || len(e.samples) >= e.want || u.kind == Face && time.Since(e.last) < sampleGap {
 		return
 	}
-	s, err := u.takeSample(seen, &e.attacks)
+	s, err := t.takeSample(&e.attacks)
 	if err != nil {
 		e.hint = err.Error()
 		return
@@ -58,7 +60,11 @@ func (a *Appliance) EnrollPersonAt(ctx context.Context, who Person, sensorName s
 	if err != nil {
 		return Enrolled{}, err
 	}
-	session := &enrollSession{want: s.unit.policy.EnrollSamples, done: make(chan struct{})}
+	g, err := s.unit.ready()
+	if err != nil {
+		return Enrolled{}, err
+	}
+	session := &enrollSession{want: g.policy.EnrollSamples, done: make(chan struct{})}
 	if !s.begin(session) {
 		return Enrolled{}, ErrSensorBusy
 	}
@@ -73,16 +79,24 @@ func (a *Appliance) EnrollPersonAt(ctx context.Context, who Person, sensorName s
 		err = ctx.Err()
 	}
 	s.end()
-	session.mu.Lock()
-	defer session.mu.Unlock()
-	if err := s.unit.recordAttacks(context.WithoutCancel(ctx), sensorName, &session.attacks); err != nil {
+	samples, attacks, hint := session.close()
+	if err := s.unit.recordAttacks(context.WithoutCancel(ctx), sensorName, &attacks); err != nil {
 		return Enrolled{}, err
 	}
-	if err != nil && len(session.samples) < session.want {
+	if err != nil && len(samples) < session.want {
 		return Enrolled{}, fmt.Errorf("%w: %d of %d good frames at sensor %s (%w); last advice: %s",
-			ErrSamples, len(session.samples), session.want, sensorName, err, session.hint)
+			ErrSamples, len(samples), session.want, sensorName, err, hint)
 	}
-	return s.unit.finishEnrollment(context.WithoutCancel(ctx), who, session.samples, Enrolled{}, &session.attacks)
+	return s.unit.finishEnrollment(context.WithoutCancel(ctx), who, samples, Enrolled{}, &attacks)
+}
+
+// close ends the session and returns what it has. A frame that is on its way adds nothing, and waits for nothing that is
+// done with the samples.
+func (e *enrollSession) close() ([]sample, attackCount, string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed = true
+	return e.samples, e.attacks, e.hint
 }
 
 func (s *sensor) begin(session *enrollSession) bool {

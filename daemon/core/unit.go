@@ -4,14 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"vigil/daemon/decide"
 	"vigil/infer"
-	"vigil/infer/face"
-	"vigil/infer/finger"
+	"vigil/infer/sched"
 	"vigil/sensors"
 	"vigil/store"
 )
@@ -25,7 +25,7 @@ const (
 // Modalities in the order in which they are shown.
 var Modalities = []string{Face, Finger}
 
-// presentation is one face or finger of a frame, borrowed until the unit is released.
+// presentation is one face or finger of a frame, borrowed for the turn.
 type presentation struct {
 	box         [4]float32 // pixels of the frame; all of it for a finger
 	values      []int8     // template; empty for an attack
@@ -43,37 +43,62 @@ func (p *presentation) presented() decide.Presented {
 
 // recogniser is the way of one modality from a frame to presentations. One goroutine uses it at a time.
 type recogniser interface {
-	ModelID() string
 	Dimension() int
 	Choices() []infer.Choice
 	// see returns what a frame shows, the largest first, and how long each stage took. Both are valid until wipe.
 	see(ctx context.Context, f *sensors.Frame, dpi float64) ([]presentation, []infer.Timing, error)
-	// compare scores two samples of this recogniser, as the gallery does.
-	compare(a, b *sample) float32
+	// checkPicture is a picture of the check set, of no pool.
+	checkPicture(ctx context.Context, i int) (*sensors.Frame, error)
+	// probe makes the template of a picture of the check set. The caller wipes it.
+	probe(ctx context.Context, f *sensors.Frame) (sample, error)
 	// wipe overwrites the latest presentations.
 	wipe()
 	Close() error
 }
 
-// Unit is one modality at work: its models, its gallery, its thresholds, and the token that is the right to use them.
+// Unit is one modality at work: the bundle of now, and the queue for its engines.
 type Unit struct {
 	app     *Appliance
 	kind    string
-	engine  chan struct{} // holds the token
-	waiting atomic.Int32  // requests of the API that wait for it
+	slot    *sched.Slot[*generation] // nil: there is no bundle that works
+	queue   *sched.Scheduler[*turn]
+	matches [][]store.Match // of each worker
 
-	rec     recogniser
-	unready error // why rec is nil
-	builtIn bool  // the bundle is the one in the binary
-	gallery *store.Gallery
-	policy  decide.Policy
-	matches []store.Match
+	mu       sync.Mutex
+	unready  error       // why there is no bundle
+	lastSwap *SwapReport // nil: none since the start
+	progress *Progress   // of catchUp; nil: there was nothing to do
+
+	swapping sync.Mutex      // one exchange at a time
+	scored   map[string]bool // models whose galleries know how to score
 }
 
-func newUnit(a *Appliance, kind string) *Unit {
-	u := &Unit{app: a, kind: kind, engine: make(chan struct{}, 1), matches: make([]store.Match, 0, 1)}
-	u.engine <- struct{}{}
-	return u
+// Places in the queue of a unit, beside those for the API, which the policy says.
+const (
+	sensorPlaces = 18 // of every sensor that there can be, and the heartbeat
+	bulkPlaces   = 8
+)
+
+func newUnit(a *Appliance, kind string) (*Unit, error) {
+	n := a.workers()
+	u := &Unit{app: a, kind: kind, slot: sched.NewSlot[*generation](n, nil), matches: make([][]store.Match, n), scored: map[string]bool{}}
+	for i := range u.matches {
+		u.matches[i] = make([]store.Match, 0, 1)
+	}
+	var err error
+	u.queue, err = sched.New(engines{u}, sched.Options{
+		Name: kind, Workers: n,
+		Places: [sched.Classes]int{sched.Sensor: sensorPlaces, sched.API: a.cfg.Policy.APIQueue, sched.Bulk: bulkPlaces},
+	})
+	return u, err
+}
+
+// workers is how many pipelines each modality has.
+func (a *Appliance) workers() int {
+	if n := a.cfg.Runtime.Workers; n > 0 {
+		return n
+	}
+	return max(1, runtime.NumCPU()/max(1, a.cfg.Runtime.Threads))
 }
 
 // Unit returns the unit of a modality; "" means faces, or fingers on a device whose configuration switches faces off.
@@ -95,100 +120,83 @@ func (a *Appliance) Unit(kind string) (*Unit, error) {
 
 func (a *Appliance) units() []*Unit { return []*Unit{a.face, a.finger} }
 
+// Schedulers are what waits, waited and was refused at the engines, one a modality, for metrics.
+func (a *Appliance) Schedulers() []sched.Stats {
+	var list []sched.Stats
+	for _, u := range a.units() {
+		list = append(list, u.queue.Stats())
+	}
+	return list
+}
+
 // Modality is the unit's kind.
 func (u *Unit) Modality() string { return u.kind }
 
-// use takes a recogniser into service with its gallery and thresholds; on an error the caller keeps it.
-func (u *Unit) use(rec recogniser, m *infer.Manifest, policy decide.Policy, by func() store.Comparer) error {
-	gallery := u.app.store.Gallery(m.ID)
-	if err := gallery.Accepts(m.ID, rec.Dimension()); err != nil {
-		return err
-	}
-	if by != nil {
-		gallery.CompareBy(by)
-	}
-	u.rec, u.gallery, u.policy, u.unready = rec, gallery, policy, nil
-	return nil
+// now is the bundle at work; nil if there is none, then why says the reason. What it owns is used in turns only.
+func (u *Unit) now() *generation {
+	g, _ := u.slot.Load()
+	return g
 }
 
-// acquire gets the unit for a request of the API, waiting in the bounded queue. Errors: ErrBusy, why the unit is not
-// ready, the context's.
-func (u *Unit) acquire(ctx context.Context) error {
-	if int(u.waiting.Add(1)) > u.app.cfg.Policy.APIQueue {
-		u.waiting.Add(-1)
-		return ErrBusy
+// ready is now, or why there is none.
+func (u *Unit) ready() (*generation, error) {
+	if g := u.now(); g != nil {
+		return g, nil
 	}
-	defer u.waiting.Add(-1)
-	return u.acquireNow(ctx)
+	return nil, u.why()
 }
 
-// acquireNow gets the unit, for sensors, of which there are few.
-func (u *Unit) acquireNow(ctx context.Context) error {
-	select {
-	case <-u.engine:
-	case <-ctx.Done():
-		return ctx.Err()
+// why is the reason for which the unit has no bundle.
+func (u *Unit) why() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.unready == nil {
+		return ErrNoModel
 	}
-	if u.rec == nil {
-		u.release()
-		return u.unready
-	}
-	return nil
+	return u.unready
 }
 
-func (u *Unit) release() {
-	if u.rec != nil {
-		u.rec.wipe()
-	}
-	u.engine <- struct{}{}
+func (u *Unit) setUnready(err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.unready = err
 }
 
-// process runs the pipeline and keeps its timings. The caller holds the unit; the result is valid until it is released.
-func (u *Unit) process(ctx context.Context, f *sensors.Frame, dpi float64) ([]presentation, error) {
-	a := u.app
-	seen, timings, err := u.rec.see(ctx, f, dpi)
-	if err != nil {
-		if !errors.Is(err, face.ErrFormat) && !errors.Is(err, finger.ErrFormat) && ctx.Err() == nil {
-			a.health.degrade("model", err)
-		}
-		return nil, err
+// busy makes a refusal of the scheduler ErrBusy too; other errors are as they were.
+func busy(err error) error {
+	var r *sched.Refusal
+	if errors.As(err, &r) {
+		return fmt.Errorf("%w: %w", ErrBusy, err)
 	}
-	for i := range timings {
-		t := &timings[i]
-		if t.Deadline == 0 {
-			continue // a stage that the bundle lacks
-		}
-		a.stats.observe(t.Stage, t.Took)
-		if t.Late() {
-			a.stats.late(t.Stage)
-		}
-	}
-	a.health.proved(proofPipeline)
-	return seen, nil
+	return err
 }
 
-// search finds the best candidate of the gallery. The caller holds the unit.
-func (u *Unit) search(p *presentation) (subject string, score float32) {
-	start := time.Now()
-	u.matches = u.gallery.Identify(store.Probe{Values: p.values, Scale: p.scale}, u.matches[:0])
-	u.app.stats.observe(StageMatch, time.Since(start))
-	if len(u.matches) == 0 {
-		return "", -1
+// deadline is by when a request must be answered: the context's, else the policy's for the API. Bulk has time.
+func (u *Unit) deadline(ctx context.Context) time.Time {
+	if d, ok := ctx.Deadline(); ok {
+		return d
 	}
-	return u.matches[0].SubjectID, u.matches[0].Score
+	if sched.ClassOf(ctx) == sched.Bulk {
+		return time.Time{}
+	}
+	return time.Now().Add(time.Duration(u.app.cfg.Policy.APIDeadline))
 }
 
 // inUse reports whether the device works with the bundle.
 func (a *Appliance) inUse(id string) bool {
-	return slices.ContainsFunc(a.units(), func(u *Unit) bool { return u.rec != nil && u.rec.ModelID() == id })
+	return slices.ContainsFunc(a.units(), func(u *Unit) bool { return u.uses(id) })
 }
 
-// close frees the models.
+func (u *Unit) uses(id string) bool {
+	g := u.now()
+	return g != nil && (g.id == id || g.elder != nil && g.elder.id == id)
+}
+
+// close ends the queue and frees the models.
 func (u *Unit) close() error {
-	if u.rec == nil {
-		return nil
+	errs := []error{u.queue.Close()}
+	if g, _ := u.slot.Swap(nil); g != nil {
+		errs = append(errs, g.close(), g.elder.close())
 	}
-	err := u.rec.Close()
-	u.rec = nil
-	return err
+	return errors.Join(errs...)
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"vigil/daemon/config"
 	"vigil/daemon/core"
@@ -95,6 +96,7 @@ func provisioned(t testing.TB) *Device {
 	d.Config.StateDir, d.Config.TPM.Address = filepath.Join(dir, "state"), addr
 	d.Config.Runtime.Threads = 1
 	d.Config.Policy.EnrollSamples = 2
+	d.Config.Policy.APIDeadline = config.Duration(30 * time.Second) // slow machines and the race detector are no subject
 	chip, err := tpm.Open(addr)
 	if err != nil {
 		t.Fatal(err)

@@ -191,6 +191,25 @@ func (p *Pipeline) load(ctx context.Context, rt infer.Runtime, m *infer.Model) (
 	return err
 }
 
+// Share is a pipeline over the same engines with tensors of its own, for one more goroutine; it follows the same rule about
+// liveness. Each of the two is closed by its owner, in any order.
+func (p *Pipeline) Share() (*Pipeline, error) {
+	n, err := configure(p.manifest)
+	if err == nil {
+		n.detect.Loaded, err = p.detect.Share()
+	}
+	if err == nil && p.live != nil {
+		err = n.live.share(p.live)
+	}
+	if err == nil {
+		n.embed.Loaded, err = p.embed.Share()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot share bundle %s: %w", p.manifest.ID, err), n.Close())
+	}
+	return n, nil
+}
+
 // ModelID is the id under which the pipeline's templates may be compared.
 func (p *Pipeline) ModelID() string { return p.manifest.ID }
 

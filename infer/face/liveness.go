@@ -131,6 +131,17 @@ func (l *liveness) load(ctx context.Context, rt infer.Runtime, m *infer.Model) (
 	return nil
 }
 
+// share takes the engines and the rule of another.
+func (l *liveness) share(of *liveness) (err error) {
+	l.least, l.skip = of.least, of.skip
+	for i := range l.models {
+		if l.models[i].Loaded, err = of.models[i].Share(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // judge fills in the liveness of a face of the picture.
 func (l *liveness) judge(ctx context.Context, im *kernels.Image, f *Face) error {
 	var score float32

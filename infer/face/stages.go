@@ -69,6 +69,9 @@ func (p *Pipeline) EmbedInput(ctx context.Context, dst []float32, f *sensors.Fra
 	return nil
 }
 
+// CropSize is the side of an aligned crop in pixels.
+func (p *Pipeline) CropSize() int { return p.align.size }
+
 // EmbedFrame makes the template of the face that EmbedInput finds: values has the size of a template.
 func (p *Pipeline) EmbedFrame(ctx context.Context, values []int8, f *sensors.Frame) (scale float32, err error) {
 	if len(values) != p.Dimension() {

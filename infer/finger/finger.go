@@ -127,6 +127,23 @@ func (p *Pipeline) load(ctx context.Context, rt infer.Runtime, m *infer.Model) (
 	return nil
 }
 
+// Share is a pipeline over the same engines with tensors of its own, for one more goroutine. Each of the two is closed by
+// its owner, in any order.
+func (p *Pipeline) Share() (*Pipeline, error) {
+	n, err := configure(p.manifest)
+	if err == nil {
+		n.extract.model, err = p.extract.model.Share()
+	}
+	if err == nil {
+		n.describe.model, err = p.describe.model.Share()
+		n.describe.append = p.describe.append
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot share bundle %s: %w", p.manifest.ID, err), n.Close())
+	}
+	return n, nil
+}
+
 // Choices says which file each stage with a model runs, and why.
 func (p *Pipeline) Choices() []infer.Choice {
 	return []infer.Choice{p.extract.model.Choice, p.describe.model.Choice}
