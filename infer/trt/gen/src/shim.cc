@@ -100,6 +100,10 @@ class Logger final : public ILogger {
 	vt_log *log_;
 };
 
+// real is p, or NULL for what cannot be an address: without a driver createInferRuntime_INTERNAL of TensorRT 10.16 answers
+// 0x228, a null pointer to which the place of a base class was added.
+void *real(void *p) { return reinterpret_cast<uintptr_t>(p) < 4096 ? nullptr : p; }
+
 void copyName(char *to, const char *from) { snprintf(to, VT_NAME_BYTES, "%s", from ? from : ""); }
 
 bool copyDims(const Dims &from, int32_t &rank, int64_t *dims) {
@@ -193,12 +197,12 @@ NetworkDefinitionCreationFlags creationFlags() {
 void *build(const vt_entry *entry, const vt_order *order, vt_counts *counts, vt_log *log) {
 	Logger logger(log);
 	Progress progress(order->step, order->user);
-	Held<IBuilder> builder(entry->create_builder(&logger, entry->version));
+	Held<IBuilder> builder(real(entry->create_builder(&logger, entry->version)));
 	if (!builder) return nullptr;
 	Held<INetworkDefinition> network(builder->createNetworkV2(creationFlags()));
 	Held<IBuilderConfig> config(builder->createBuilderConfig());
 	if (!network || !config || !entry->create_parser) return nullptr;
-	Held<nvonnxparser::IParser> parser(entry->create_parser(&*network, &logger, entry->parser_version()));
+	Held<nvonnxparser::IParser> parser(real(entry->create_parser(&*network, &logger, entry->parser_version())));
 	if (!parser) return nullptr;
 	if (order->step && !order->step(order->user, "parse", "", 0, 1)) return nullptr;
 	const bool parsed = parser->parse(order->model, order->model_bytes);
@@ -232,7 +236,7 @@ void runtimeFree(void *runtime) {
 void *runtime(const vt_entry *entry, vt_log *log) {
 	auto *r = make<Runtime>(log);
 	if (!r) return nullptr;
-	r->it = static_cast<IRuntime *>(entry->create_runtime(&r->logger, entry->version));
+	r->it = static_cast<IRuntime *>(real(entry->create_runtime(&r->logger, entry->version)));
 	if (!r->it) {
 		runtimeFree(r);
 		return nullptr;
