@@ -14,6 +14,7 @@ import (
 	"vigil/daemon/decide"
 	"vigil/infer"
 	"vigil/infer/builtin"
+	"vigil/infer/chain"
 	"vigil/infer/face"
 	"vigil/infer/finger"
 	"vigil/infer/ort"
@@ -60,8 +61,10 @@ func modalityOf(m *infer.Manifest) (modality, error) {
 // models that are there and wrong.
 func (a *Appliance) openModels(ctx context.Context) error {
 	if a.runtime == nil {
-		rt, err := ort.Open(ort.Options{Library: a.cfg.Runtime.Library, Threads: a.cfg.Runtime.Threads})
+		rt, verdicts, err := chain.Open(ctx, a.links)
+		a.verdicts = verdicts
 		if errors.Is(err, ort.ErrNoLibrary) {
+			err = a.noLibrary(err)
 			a.unready, a.face.unready, a.finger.unready = err, err, err
 			a.health.degrade("runtime", err)
 			return nil
@@ -121,10 +124,7 @@ func (u *Unit) load(ctx context.Context) error {
 	if m == nil {
 		return ErrNoModel
 	}
-	if u.kind == Finger {
-		return u.loadFinger(ctx, m)
-	}
-	return u.loadFace(ctx, m)
+	return u.loadOnChain(ctx, m)
 }
 
 // unitOf is the unit of a bundle's modality, which is one of this version.
@@ -180,7 +180,7 @@ func (a *Appliance) choose(kind, configured string) (*infer.Model, error) {
 
 // loadFace brings up the pipeline of a face bundle.
 func (u *Unit) loadFace(ctx context.Context, m *infer.Model) error {
-	pipe, err := face.New(ctx, u.app.runtime, m)
+	pipe, err := face.New(ctx, u.runtime, m)
 	if err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ func (u *Unit) loadFace(ctx context.Context, m *infer.Model) error {
 
 // loadFinger brings up the pipeline of a finger bundle.
 func (u *Unit) loadFinger(ctx context.Context, m *infer.Model) error {
-	pipe, err := finger.New(ctx, u.app.runtime, m)
+	pipe, err := finger.New(ctx, u.runtime, m)
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ import (
 	"vigil/daemon/decide"
 	"vigil/daemon/vault"
 	"vigil/infer"
+	"vigil/infer/chain"
 	"vigil/secure"
 	"vigil/secure/tpm"
 	"vigil/sensors"
@@ -86,9 +87,14 @@ type Appliance struct {
 	device  *secure.Device
 	store   *store.Store
 	runtime infer.Runtime
-	vault   *vault.Vault
-	stats   *Stats
-	health  *health
+	// links are the chain of runtimes, verdicts what became of each; spare is opened when a bundle does not run on runtime.
+	links    []chain.Link
+	verdicts []chain.Verdict
+	spare    *spareRuntime
+	builder  EngineBuilder // nil: none
+	vault    *vault.Vault
+	stats    *Stats
+	health   *health
 
 	face    *Unit
 	finger  *Unit
@@ -112,8 +118,12 @@ type Appliance struct {
 type Options struct {
 	Logger *slog.Logger
 	Now    func() time.Time // nil is time.Now
-	// Runtime runs the models; it becomes the appliance's. nil opens ONNX Runtime as configured.
+	// Runtime runs the models; it becomes the appliance's. nil opens the first of Links.
 	Runtime infer.Runtime
+	// Links are the runtimes in the order in which they are tried; nil takes RuntimeLinks.
+	Links []chain.Link
+	// Builder builds engines; nil: none can be built.
+	Builder EngineBuilder
 }
 
 // Open brings up an appliance whose state folder was provisioned. Nothing runs yet: see Start. Errors name the part that
@@ -124,7 +134,10 @@ func Open(ctx context.Context, cfg config.Config, o Options) (_ *Appliance, err 
 	}
 	a := &Appliance{
 		cfg: cfg, log: o.Logger.With("room", "core"), now: o.Now, started: o.Now(), runtime: o.Runtime,
-		pictures: sensors.NewPool(2), stats: newStats(), health: newHealth(o.Now),
+		pictures: sensors.NewPool(2), stats: newStats(), health: newHealth(o.Now), links: o.Links, builder: o.Builder,
+	}
+	if a.links == nil {
+		a.links = RuntimeLinks(cfg, a.engineSource)
 	}
 	a.face, a.finger = newUnit(a, Face), newUnit(a, Finger)
 	defer func() {
@@ -205,6 +218,10 @@ func (a *Appliance) Close() error {
 	a.watchers.close()
 	for _, u := range a.units() {
 		errs = append(errs, u.close())
+	}
+	if a.spare != nil {
+		errs = append(errs, a.spare.Close())
+		a.spare = nil
 	}
 	if a.runtime != nil {
 		errs = append(errs, a.runtime.Close())

@@ -12,22 +12,25 @@ import (
 	"vigil/daemon/vault"
 	"vigil/infer"
 	"vigil/infer/builtin"
+	"vigil/infer/chain"
 	"vigil/infer/ort"
 	"vigil/infer/preset"
 )
 
 // ModelInfo describes one imported bundle.
 type ModelInfo struct {
-	ID           string   `json:"id"`
-	Title        string   `json:"title"`
-	Modality     string   `json:"modality"`
-	Licence      string   `json:"licence"`
-	InUse        bool     `json:"in_use"`
-	BuiltIn      bool     `json:"built_in,omitempty"` // in the binary, not sealed
-	Dimension    int      `json:"template_dimension"`
-	TemplateType string   `json:"template_type"`
-	Runtime      string   `json:"runtime,omitempty"` // that runs it, if in use
-	PassedOver   []string `json:"passed_over,omitempty"`
+	ID           string `json:"id"`
+	Title        string `json:"title"`
+	Modality     string `json:"modality"`
+	Licence      string `json:"licence"`
+	InUse        bool   `json:"in_use"`
+	BuiltIn      bool   `json:"built_in,omitempty"` // in the binary, not sealed
+	Dimension    int    `json:"template_dimension"`
+	TemplateType string `json:"template_type"`
+	Runtime      string `json:"runtime,omitempty"` // that runs it, if in use
+	// PassedOver says of every faster runtime why it does not run this bundle; Runtimes has the whole chain.
+	PassedOver []string        `json:"passed_over,omitempty"`
+	Runtimes   []chain.Verdict `json:"runtimes,omitempty"`
 	// Choices say which file of each stage the runtime loads, and why.
 	Choices     []infer.Choice  `json:"choices,omitempty"`
 	SealedBytes int64           `json:"sealed_bytes,omitempty"`
@@ -83,11 +86,9 @@ func (a *Appliance) describe(info *ModelInfo, m *infer.Manifest) {
 		info.Choices = m.Choices(a.runtime.Dialects())
 	}
 	if a.inUse(m.ID) {
-		info.InUse, info.Runtime, info.Choices = true, a.runtime.Name(), a.unitOf(m).rec.Choices()
-		info.PassedOver = []string{
-			"tensorrt: not part of this build (tag tensorrt)",
-			"cuda: not part of this build (tag cuda)",
-		}
+		u := a.unitOf(m)
+		info.InUse, info.Runtime, info.Choices = true, u.runtime.Name(), u.rec.Choices()
+		info.PassedOver, info.Runtimes = chain.PassedOver(u.verdicts), u.verdicts
 	}
 }
 
@@ -315,8 +316,14 @@ func (a *Appliance) RemoveModel(ctx context.Context, id string) error {
 	if a.inUse(id) {
 		return fmt.Errorf("cannot remove bundle %s: %w: import another, choose it with models.%s in the configuration and restart first", id, ErrModelInUse, a.inUseBy(id))
 	}
+	m, loadErr := a.vault.Load(id) // for its engines; one that does not open is removed all the same
 	if err := a.vault.Remove(id); err != nil {
 		return err
+	}
+	if loadErr == nil {
+		if err := a.forgetEngines(m.Manifest); err != nil {
+			return err
+		}
 	}
 	return a.audit(ctx, "model.remove", "", map[string]any{"model": id}, true)
 }

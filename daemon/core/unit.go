@@ -10,6 +10,7 @@ import (
 
 	"vigil/daemon/decide"
 	"vigil/infer"
+	"vigil/infer/chain"
 	"vigil/infer/face"
 	"vigil/infer/finger"
 	"vigil/sensors"
@@ -62,12 +63,14 @@ type Unit struct {
 	engine  chan struct{} // holds the token
 	waiting atomic.Int32  // requests of the API that wait for it
 
-	rec     recogniser
-	unready error // why rec is nil
-	builtIn bool  // the bundle is the one in the binary
-	gallery *store.Gallery
-	policy  decide.Policy
-	matches []store.Match
+	rec      recogniser
+	runtime  infer.Runtime   // that rec runs on; the appliance's
+	verdicts []chain.Verdict // on the runtimes, for this bundle
+	unready  error           // why rec is nil
+	builtIn  bool            // the bundle is the one in the binary
+	gallery  *store.Gallery
+	policy   decide.Policy
+	matches  []store.Match
 }
 
 func newUnit(a *Appliance, kind string) *Unit {

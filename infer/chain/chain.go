@@ -1,8 +1,9 @@
 // Package chain is the order in which runtimes are tried, and why each was passed over.
 //
-// Promises: links are asked in their order, each at most once; the first that answers Yes and opens is taken. What came
-// before it is reported with its reason, and so is what comes after it. A probe that panics or never answers is the
-// link's own fault: nothing here guards it. The package opens nothing by itself, owns nothing, and knows no runtime.
+// Promises: links are tried in their order, and the first that opens is taken. A link that cannot be opened, or that can
+// only be told of, is reported with its reason; behind the taken one nothing is tried. Next goes on behind a link, for a
+// model that its runtime does not take. It blocks where a link's Probe and Open do; a link that panics is its own fault.
+// The package opens nothing by itself, owns nothing, and knows no runtime.
 package chain
 
 import (
@@ -49,14 +50,14 @@ type Link struct {
 type Verdict struct {
 	Runtime string `json:"runtime"`
 	State   State  `json:"state"`
-	Reason  string `json:"reason"`
-	Chosen  bool   `json:"chosen"`
+	Reason  string `json:"reason"` // of a runtime that is used, its name and version
+	Used    bool   `json:"used"`
 }
 
 // String is the verdict on one line: "tensorrt: not part of this build (tag tensorrt)".
 func (v Verdict) String() string { return v.Runtime + ": " + v.Reason }
 
-// ErrNone: no link could be used. The error says why of each.
+// ErrNone: no link could be used. The error says why of each, and wraps the errors of those that were tried.
 var ErrNone = errors.New("no runtime can be used")
 
 // Ask probes every link and opens none.
@@ -69,40 +70,61 @@ func Ask(links []Link) []Verdict {
 	return list
 }
 
-// Open takes the first link that can be used. A link that answers "don't know" is tried. The verdicts are those of all
-// links, in their order; the caller owns the runtime. Errors: ErrNone with the errors of the links that were tried, and the
-// context's.
+// Open takes the first link that opens. The verdicts are those of all links, in their order; the caller owns the runtime.
+// Errors: ErrNone, the context's.
 func Open(ctx context.Context, links []Link) (rt infer.Runtime, list []Verdict, err error) {
-	var failed []error
+	failed := []error{ErrNone}
 	for _, l := range links {
-		a := l.Probe()
-		v := Verdict{Runtime: l.Name, State: a.State, Reason: a.Reason}
-		if rt == nil && a.State != No && l.Open != nil {
+		v := Verdict{Runtime: l.Name, State: DontKnow, Reason: "not tried: a faster one is used"}
+		if rt == nil {
 			if err := ctx.Err(); err != nil {
 				return nil, list, err
 			}
-			opened, err := l.Open(ctx)
+			rt, v, err = try(ctx, l)
 			if err != nil {
-				v.State, v.Reason = No, err.Error()
-				failed = append(failed, fmt.Errorf("%s: %w", l.Name, err))
-			} else {
-				rt, v.State, v.Chosen = opened, Yes, true
+				failed = append(failed, err)
 			}
-		} else if a.State == No {
-			failed = append(failed, fmt.Errorf("%s: %s", l.Name, a.Reason))
 		}
 		list = append(list, v)
 	}
 	if rt == nil {
-		return nil, list, errors.Join(append([]error{ErrNone}, failed...)...)
+		return nil, list, errors.Join(failed...)
 	}
 	return rt, list, nil
 }
 
-// PassedOver are the verdicts of the links before the chosen one, as lines.
+// try opens one link.
+func try(ctx context.Context, l Link) (infer.Runtime, Verdict, error) {
+	if l.Open == nil {
+		a := l.Probe()
+		return nil, Verdict{Runtime: l.Name, State: a.State, Reason: a.Reason}, fmt.Errorf("%s: %s", l.Name, a.Reason)
+	}
+	rt, err := l.Open(ctx)
+	if err != nil {
+		return nil, Verdict{Runtime: l.Name, State: No, Reason: err.Error()}, fmt.Errorf("%s: %w", l.Name, err)
+	}
+	return rt, Verdict{Runtime: l.Name, State: Yes, Reason: rt.Name(), Used: true}, nil
+}
+
+// Next opens what comes behind the link that was used, for a model that it refuses by reason. The verdicts begin with those
+// that were, the reason in the place of the one that was used. Errors: as for Open.
+func Next(ctx context.Context, links []Link, list []Verdict, reason error) (infer.Runtime, []Verdict, error) {
+	all := append([]Verdict(nil), list...)
+	for i := range all {
+		if !all[i].Used {
+			continue
+		}
+		all[i].Used, all[i].State, all[i].Reason = false, No, reason.Error()
+		rt, rest, err := Open(ctx, links[i+1:])
+		return rt, append(all[:i+1], rest...), err
+	}
+	return nil, all, ErrNone
+}
+
+// PassedOver are the verdicts before the one that is used, as lines.
 func PassedOver(list []Verdict) (lines []string) {
 	for _, v := range list {
-		if v.Chosen {
+		if v.Used {
 			break
 		}
 		lines = append(lines, v.String())

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,14 +30,15 @@ func RunChild(in io.Reader, out io.Writer, orphaned func()) error {
 	if err := o.limit(); err != nil {
 		return err
 	}
+	w := &answers{w: bufio.NewWriterSize(out, 16)} // headers and small frames; pieces pass it by
 	go func() {
-		if _, err := io.Copy(io.Discard, in); err == nil {
+		if _, err := io.Copy(io.Discard, in); err == nil && !w.last.Load() {
 			orphaned()
 		}
 	}()
-	w := &answers{w: bufio.NewWriterSize(out, 16)} // headers and small frames; pieces pass it by
 	err = buildHere(o, model, w.step, w.built)
 	if err != nil && w.err == nil {
+		w.last.Store(true)
 		text := err.Error()
 		err = w.send(frameFailed, []byte(text[:min(len(text), jsonBytes)]))
 	}
@@ -64,8 +66,8 @@ func readOrder(in io.Reader) (o Order, model []byte, err error) {
 }
 
 // limit bounds this process. RLIMIT_AS would count the address space that a CUDA driver and Go reserve, which is more than
-// any machine has; RLIMIT_DATA counts private memory that can be written, so that an allocation beyond it fails. The parent
-// watches the resident memory as well.
+// any machine has; RLIMIT_DATA counts private memory that can be written, so that an allocation beyond it fails. What the
+// process has by now does not count. The parent watches the resident memory as well.
 func (o Order) limit() error {
 	set := func(what int, value int64) error {
 		if value <= 0 {
@@ -74,7 +76,11 @@ func (o Order) limit() error {
 		return unix.Setrlimit(what, &unix.Rlimit{Cur: uint64(value), Max: uint64(value)})
 	}
 	err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
-	if err = errors.Join(err, set(unix.RLIMIT_DATA, o.MemoryBytes), set(unix.RLIMIT_CPU, o.CPUSeconds)); err != nil {
+	data := o.MemoryBytes
+	if data > 0 {
+		data += statusBytes("/proc/self/status", "VmData:")
+	}
+	if err = errors.Join(err, set(unix.RLIMIT_DATA, data), set(unix.RLIMIT_CPU, o.CPUSeconds)); err != nil {
 		return fmt.Errorf("the build child cannot limit itself: %w", err)
 	}
 	return nil
@@ -82,9 +88,10 @@ func (o Order) limit() error {
 
 // answers writes to the parent. The library reports progress from threads of its own.
 type answers struct {
-	mu  sync.Mutex
-	w   *bufio.Writer
-	err error // the first: from then on nothing is written
+	mu   sync.Mutex
+	w    *bufio.Writer
+	err  error       // the first: from then on nothing is written
+	last atomic.Bool // the last word is said: the parent may go
 }
 
 func (a *answers) send(kind byte, payload []byte) error {
@@ -122,6 +129,7 @@ func (a *answers) built(b Built, engine []byte) error {
 	if err != nil {
 		return err
 	}
+	a.last.Store(true)
 	return a.send(frameBuilt, data)
 }
 

@@ -226,11 +226,13 @@ func (l *installed) device() error {
 // cudaText writes a version of CUDA: 12060 is "12.6".
 func cudaText(version int) string { return fmt.Sprintf("%d.%d", version/1000, version%1000/10) }
 
-// close closes everything, the last opened first. NVIDIA's libraries keep threads and exit handlers of their own; closing
-// them is safe when nothing made by them is left.
+// close closes everything, the last opened first. Where there is a driver the libraries stay in the process: it keeps
+// threads and handlers of theirs, whose code must not go. Another open finds them again.
 func (l *installed) close() {
 	for _, h := range slices.Backward(l.open) {
-		C.vt_close(h)
+		if l.Driver == 0 {
+			C.vt_close(h)
+		}
 	}
 	l.open = nil
 	C.free(unsafe.Pointer(l.cuda))

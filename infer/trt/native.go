@@ -81,7 +81,8 @@ func (r *Runtime) unready() error {
 	said := logText(r.log.errors[:])
 	for _, code := range noDriver {
 		if strings.Contains(said, code) {
-			return fmt.Errorf("%v (%s): %w: it says %q: install an NVIDIA driver that knows CUDA %s", r.lib.Library, r.lib.Path, ErrNoDriver, oneLine(said), r.cudaWanted())
+			first, _, _ := strings.Cut(said, " In ") // the rest are places in NVIDIA's sources
+			return fmt.Errorf("%v (%s): %w: install the NVIDIA driver%s; it says: %s", r.lib.Library, r.lib.Path, ErrNoDriver, r.cudaWanted(), oneLine(first))
 		}
 	}
 	return fmt.Errorf("%w: %v (%s) makes no runtime: %s", ErrRefused, r.lib.Library, r.lib.Path, orNothing(oneLine(said)))
@@ -89,9 +90,9 @@ func (r *Runtime) unready() error {
 
 func (r *Runtime) cudaWanted() string {
 	if r.lib.CUDA == 0 {
-		return "of its version"
+		return " that it was made for"
 	}
-	return cudaText(r.lib.CUDA)
+	return " of CUDA " + cudaText(r.lib.CUDA) + " or later"
 }
 
 func (r *Runtime) cudaError(what string, code C.int) error {
