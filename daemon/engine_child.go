@@ -62,17 +62,14 @@ type childBuilder struct {
 // decides which engines fit.
 func (*childBuilder) Library(context.Context) (trt.Library, error) { return trt.Inspect("") }
 
-// tail keeps the end of what is written to it.
-type tail struct{ text []byte }
+// head keeps the beginning of what is written to it: a crash says first why, and then where.
+type head struct{ text []byte }
 
-const tailBytes = 2 << 10
+const headBytes = 2 << 10
 
 // Write implements io.Writer.
-func (t *tail) Write(p []byte) (int, error) {
-	t.text = append(t.text, p...)
-	if over := len(t.text) - tailBytes; over > 0 {
-		t.text = append(t.text[:0], t.text[over:]...)
-	}
+func (h *head) Write(p []byte) (int, error) {
+	h.text = append(h.text, p[:min(len(p), headBytes-len(h.text))]...)
 	return len(p), nil
 }
 
@@ -115,7 +112,7 @@ type child struct {
 	cmd    *exec.Cmd
 	to     io.WriteCloser
 	from   *os.File
-	stderr *tail
+	stderr *head
 }
 
 func (c *childBuilder) start(ctx context.Context) (*child, error) {
@@ -128,11 +125,11 @@ func (c *childBuilder) start(ctx context.Context) (*child, error) {
 		return nil, fmt.Errorf("%w: %w", core.ErrBuild, err)
 	}
 	defer answers.Close()
-	r := &child{cmd: exec.CommandContext(ctx, program, childName), from: from, stderr: &tail{}}
+	r := &child{cmd: exec.CommandContext(ctx, program, childName), from: from, stderr: &head{}}
 	r.cmd.Args[0] = "vigild"
 	r.cmd.Dir = "/"
 	// The driver's own cache of compiled kernels is files; none is to be made of a sealed model.
-	r.cmd.Env = append(append(os.Environ(), "CUDA_CACHE_DISABLE=1"), c.env...)
+	r.cmd.Env = append(append(os.Environ(), "CUDA_CACHE_DISABLE=1", "GOTRACEBACK=none"), c.env...)
 	r.cmd.ExtraFiles = []*os.File{answers}
 	r.cmd.Stderr = r.stderr // Stdout is not ours: libraries write there what they like, and it goes nowhere
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -185,18 +182,15 @@ func (r *child) wait(answered bool) error {
 	return err
 }
 
-// last is how the child ended and the end of what it wrote, for people.
+// last is how the child ended and what it wrote first, for people.
 func (r *child) last(err error) string {
 	text := "the child ended well"
 	if err != nil {
 		text = "the child: " + err.Error()
 	}
-	if said := strings.TrimSpace(string(bytes.ToValidUTF8(r.stderr.text, nil))); said != "" {
-		lines := strings.Split(said, "\n")
-		text += "; it wrote: " + lines[0]
-		if len(lines) > 1 {
-			text += " ... " + lines[len(lines)-1]
-		}
+	if said := strings.Fields(string(bytes.ToValidUTF8(r.stderr.text, nil))); len(said) > 0 {
+		const words = 20
+		text += "; it wrote: " + strings.Join(said[:min(len(said), words)], " ")
 	}
 	return text
 }

@@ -50,7 +50,7 @@ func (a *app) buildCommand() *cobra.Command {
 }
 
 // buildPrinter shows how far a build is. On a terminal the steps of a phase overwrite each other; in a file there is a
-// line for each phase.
+// line for each phase when it begins first: some come back hundreds of times.
 type buildPrinter struct {
 	w         io.Writer
 	overwrite bool
@@ -68,6 +68,7 @@ func (p *buildPrinter) step(b core.BuildProgress) {
 		return
 	}
 	s := b.Step
+	_, again := p.steps[s.Phase]
 	if s.Steps > 0 {
 		p.steps[s.Phase] = s.Steps
 	}
@@ -76,7 +77,7 @@ func (p *buildPrinter) step(b core.BuildProgress) {
 	case p.overwrite && s.Done >= 0:
 		fmt.Fprintf(p.w, "\r\033[K%s: %s %d/%d", b.Stage, s.Phase, s.Done, total)
 		p.open = true
-	case !p.overwrite && s.Done == 0:
+	case !p.overwrite && s.Done == 0 && !again:
 		fmt.Fprintf(p.w, "%s: %s, %d steps\n", b.Stage, s.Phase, total)
 	}
 }
