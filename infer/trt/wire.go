@@ -34,6 +34,7 @@ const (
 const (
 	headerBytes = 5
 	pieceBytes  = 1 << 20
+	pipeBytes   = 64 << 10 // what a pipe of Linux holds
 	jsonBytes   = 64 << 10
 	// maxEngineBytes bounds an engine: the models of a bundle have at most infer.MaxModelBytes, and TensorRT keeps several
 	// forms of a weight at the worst.
@@ -69,8 +70,14 @@ func writeFrame(w io.Writer, kind byte, payload []byte) error {
 	if _, err := w.Write(head[:]); err != nil {
 		return err
 	}
-	_, err := w.Write(payload)
-	return err
+	for len(payload) > 0 { // as much as a pipe takes at once
+		n := min(len(payload), pipeBytes)
+		if _, err := w.Write(payload[:n]); err != nil {
+			return err
+		}
+		payload = payload[n:]
+	}
+	return nil
 }
 
 func writeJSON(w io.Writer, kind byte, v any) error {
