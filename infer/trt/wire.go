@@ -163,6 +163,7 @@ func Exchange(to io.Writer, from io.Reader, order Order, model []byte, alloc All
 		}
 		return nil, Built{}, err
 	}
+	built.Bytes = x.size // what was received counts, not what was said of it
 	return x.engine, built, nil
 }
 
