@@ -69,7 +69,7 @@ func openORT(cfg config.Config, threads int) (*ort.Runtime, error) {
 func providerAnswer(library, name, file string) chain.Answer {
 	path, err := ort.Find(library)
 	if err != nil {
-		return chain.Answer{State: chain.No, Reason: err.Error()}
+		return chain.Answer{State: chain.No, Reason: "there is no ONNX Runtime, which it is a part of"}
 	}
 	provider := filepath.Join(filepath.Dir(path), "libonnxruntime_providers_"+file+".so")
 	if _, err := os.Stat(provider); err != nil {
