@@ -43,9 +43,9 @@ var bans = []ban{
 		"pointer tricks are kept where their rules are known"},
 	{"vigil/infer/trt/gen", []string{"vigil/infer/trt"}, "what speaks to TensorRT has one caller"},
 	{"vigil/infer/quant/onnx/pb", []string{"vigil/infer/quant/onnx"}, "what the schema allows is checked in one place"},
-	{"os/exec", []string{"vigil/bench/", "vigil/daemon", "vigil/secure/securetest", "vigil/fleet/fleettest"}, "the appliance starts no processes"},
+	{"os/exec", []string{"vigil/bench/", "vigil/daemon", "vigil/infer/trt/trttest", "vigil/secure/securetest", "vigil/fleet/fleettest"}, "the appliance starts no processes"},
 	{"net/http/httptest", nil, "test helpers do not ship"},
-	{"testing", []string{"vigil/store/storetest", "vigil/infer/infertest", "vigil/infer/infertest/fake", "vigil/daemon/daemontest"}, "test code does not ship"},
+	{"testing", []string{"vigil/store/storetest", "vigil/infer/infertest", "vigil/infer/infertest/fake", "vigil/infer/trt/trttest", "vigil/daemon/daemontest"}, "test code does not ship"},
 	{"log", nil, "the log is structured: log/slog"},
 	{"github.com/mochi-mqtt/server/v2", []string{"vigil/fleet/fleettest"}, "the broker of tests and the demo is no part of the device"},
 	{"github.com/yalue/onnxruntime_go", []string{"vigil/infer/ort"}, "one adapter for the runtime"},
@@ -60,7 +60,7 @@ var bans = []ban{
 // shipped must not be among the dependencies of the binary that ships (build tag appliance).
 var notShipped = []string{
 	"testing", "net/http/httptest", "os/exec", "vigil/secure/securetest", "vigil/fleet/fleettest", "vigil/store/storetest",
-	"vigil/infer/infertest", "vigil/infer/infertest/fake", "vigil/daemon/daemontest", "github.com/mochi-mqtt/server/v2",
+	"vigil/infer/infertest", "vigil/infer/infertest/fake", "vigil/infer/trt/trttest", "vigil/daemon/daemontest", "github.com/mochi-mqtt/server/v2",
 	"gonum.org/v1/plot",
 }
 

@@ -20,19 +20,8 @@ import (
 	"vigil/infer"
 	"vigil/infer/infertest"
 	"vigil/infer/trt"
+	"vigil/infer/trt/trttest"
 )
-
-// sharedObject compiles a stand-in of infer/trt into a folder under a name.
-func sharedObject(t testing.TB, source, dir, name string) {
-	t.Helper()
-	if _, err := exec.LookPath("gcc"); err != nil {
-		t.Skip("no gcc to compile the stand-in with: run `make setup`")
-	}
-	path := filepath.Join(infertest.Root(t), "infer", "trt", "testdata", "standin", source)
-	if text, err := exec.CommandContext(t.Context(), "gcc", "-O1", "-fPIC", "-shared", "-o", filepath.Join(dir, name), path).CombinedOutput(); err != nil {
-		t.Fatalf("gcc: %v\n%s", err, text)
-	}
-}
 
 // rtxFolder is the folder of the real TensorRT-RTX.
 func rtxFolder(t testing.TB) string {
@@ -48,8 +37,8 @@ func rtxFolder(t testing.TB) string {
 func fakeLibrary(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	sharedObject(t, "fake.c", dir, "libtensorrt_rtx.so.1")
-	sharedObject(t, "fake.c", dir, "libtensorrt_onnxparser_rtx.so.1")
+	trttest.Link(t, dir, "libtensorrt_rtx.so.1", trttest.Compiled(t, "fake.c"))
+	trttest.Link(t, dir, "libtensorrt_onnxparser_rtx.so.1", trttest.Compiled(t, "fake.c"))
 	t.Setenv("VIGIL_FAKE_VERSION", "10701")
 	t.Setenv("VIGIL_TRT_LIB", dir)
 	return dir
@@ -216,7 +205,7 @@ func TestTensorRTScripts(t *testing.T) {
 		t.Skip("the scripts are about a machine without a GPU")
 	}
 	proxy := t.TempDir()
-	sharedObject(t, "proxy.c", proxy, "libtensorrt_rtx.so.1")
+	trttest.Link(t, proxy, "libtensorrt_rtx.so.1", trttest.Compiled(t, "proxy.c"))
 	for name, of := range map[string]string{"libtensorrt_onnxparser_rtx.so.1": "libtensorrt_onnxparser_rtx.so", "libcudart.so.13": "libcudart.so.13"} {
 		if err := os.Symlink(filepath.Join(rtx, of), filepath.Join(proxy, name)); err != nil {
 			t.Fatal(err)

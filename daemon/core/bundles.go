@@ -179,8 +179,8 @@ func (a *Appliance) choose(kind, configured string) (*infer.Model, error) {
 }
 
 // loadFace brings up the pipeline of a face bundle.
-func (u *Unit) loadFace(ctx context.Context, m *infer.Model) error {
-	pipe, err := face.New(ctx, u.runtime, m)
+func (u *Unit) loadFace(ctx context.Context, rt infer.Runtime, m *infer.Model) error {
+	pipe, err := face.New(ctx, rt, m)
 	if err != nil {
 		return err
 	}
@@ -195,8 +195,8 @@ func (u *Unit) loadFace(ctx context.Context, m *infer.Model) error {
 }
 
 // loadFinger brings up the pipeline of a finger bundle.
-func (u *Unit) loadFinger(ctx context.Context, m *infer.Model) error {
-	pipe, err := finger.New(ctx, u.runtime, m)
+func (u *Unit) loadFinger(ctx context.Context, rt infer.Runtime, m *infer.Model) error {
+	pipe, err := finger.New(ctx, rt, m)
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ import (
 
 // RuntimeLinks are the runtimes of this program in the order of their speed. engines gives TensorRT the engine of a model;
 // it may be nil where the links are only asked.
-func RuntimeLinks(cfg config.Config, engines func(context.Context, []byte, []infer.Tensor) (trt.Source, error)) []chain.Link {
+func RuntimeLinks(cfg config.Config, engines trt.Engines) []chain.Link {
 	return []chain.Link{
 		{
 			Name:  chain.TensorRT,
@@ -97,72 +97,68 @@ func (a *Appliance) noLibrary(err error) error {
 // spareRuntime runs the bundles that the first runtime of the chain does not take.
 type spareRuntime struct {
 	infer.Runtime
-	verdicts []chain.Verdict
 }
 
-// loadOnChain brings up the bundle on the appliance's runtime, or, when that refuses one of its models, on the next of the
-// chain, with the reason.
-func (u *Unit) loadOnChain(ctx context.Context, m *infer.Model) error {
-	a := u.app
-	u.runtime, u.verdicts = a.runtime, a.verdicts
-	err := u.loadOn(ctx, m)
-	if !errors.Is(err, trt.ErrRefused) && !errors.Is(err, ErrBuild) && !errors.Is(err, ErrNoBuilder) {
-		return err
-	}
-	a.log.Warn("a runtime does not take a bundle: the next one is tried", "model", m.Manifest.ID, "runtime", a.runtime.Name(), "err", err)
-	spare, verdicts, nextErr := chain.Next(ctx, a.links, a.verdicts, err)
-	if nextErr != nil {
-		return errors.Join(err, nextErr)
-	}
-	if a.spare == nil {
-		a.spare = &spareRuntime{spare, verdicts}
-	} else if err := spare.Close(); err != nil { // it is open already, for another bundle
-		return err
-	}
-	u.runtime, u.verdicts = a.spare.Runtime, verdicts
-	return u.loadOn(ctx, m)
-}
+// passesOn says whether a runtime's error means that another may do better.
+func passesOn(err error) bool { return errors.Is(err, trt.ErrRefused) || errors.Is(err, ErrNoEngine) }
 
-// loadOn brings up the bundle on the unit's runtime.
-func (u *Unit) loadOn(ctx context.Context, m *infer.Model) error {
-	if u.kind == Finger {
-		return u.loadFinger(ctx, m)
+// onChain does work on the appliance's runtime, or, when that does not take a model, on the next of the chain, with the
+// reason. It returns the runtime that was worked on last, which stays the appliance's, and the verdicts.
+func (a *Appliance) onChain(ctx context.Context, work func(infer.Runtime) error) (infer.Runtime, []chain.Verdict, error) {
+	reason := work(a.runtime)
+	if !passesOn(reason) {
+		return a.runtime, a.verdicts, reason
 	}
-	return u.loadFace(ctx, m)
-}
-
-// engineSource is the way of TensorRT's runtime to an engine: the cache, or a build that nobody watches but the log.
-func (a *Appliance) engineSource(ctx context.Context, onnx []byte, inputs []infer.Tensor) (trt.Source, error) {
-	if a.builder == nil {
-		return nil, ErrNoBuilder
-	}
-	l, err := a.builder.Library(ctx)
+	spare, verdicts, err := chain.Next(ctx, a.links, a.verdicts, reason)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoBuilder, err)
+		return a.runtime, a.verdicts, errors.Join(reason, err)
 	}
+	a.spareMu.Lock()
+	if a.spare == nil {
+		a.spare = &spareRuntime{spare}
+	} else {
+		err = spare.Close() // it is open already, for another bundle
+	}
+	rt := a.spare.Runtime
+	a.spareMu.Unlock()
+	if err == nil {
+		err = work(rt)
+	}
+	return rt, verdicts, err
+}
+
+// loadOnChain brings up the bundle on the fastest runtime that takes it.
+func (u *Unit) loadOnChain(ctx context.Context, m *infer.Model) (err error) {
+	rt, verdicts, err := u.app.onChain(ctx, func(rt infer.Runtime) error { return u.loadOn(ctx, rt, m) })
+	u.runtime, u.verdicts = rt, verdicts
+	return err
+}
+
+// loadOn brings up the bundle on a runtime.
+func (u *Unit) loadOn(ctx context.Context, rt infer.Runtime, m *infer.Model) error {
+	if u.kind == Finger {
+		return u.loadFinger(ctx, rt, m)
+	}
+	return u.loadFace(ctx, rt, m)
+}
+
+// engineSource is the way of TensorRT's runtime to an engine: the cache. Nothing is built here: a device that starts, or
+// that is asked something, does not wait for minutes. Errors: ErrNoEngine.
+func (a *Appliance) engineSource(_ context.Context, l trt.Library, onnx []byte, inputs []infer.Tensor) (trt.Source, error) {
 	cache, err := a.openEngines()
 	if err != nil {
 		return nil, err
 	}
 	sum := sha256.Sum256(onnx)
 	digest := hex.EncodeToString(sum[:])
-	key := engineKey(digest, l, inputs, a.precisionOf(digest))
-	e, err := cache.Open(key)
-	if err == nil {
-		return e, nil
+	e, err := cache.Open(engineKey(digest, l, inputs, a.precisionOf(digest)))
+	if errors.Is(err, vault.ErrNotFound) || errors.Is(err, vault.ErrBroken) {
+		return nil, fmt.Errorf("%w for %v: `vigild models build` builds it; it is used after a restart (%w)", ErrNoEngine, l, err)
 	}
-	if !errors.Is(err, vault.ErrNotFound) && !errors.Is(err, vault.ErrBroken) {
-		return nil, err
-	}
-	a.log.Info("an engine is built: this takes a while, `vigild models build` does it beforehand", "sha256", digest[:8], "library", l.String(), "why", err)
-	engine, built, err := a.builder.Build(ctx, trt.Order{Inputs: inputs}, onnx, locked, nil)
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(cache.Put(key, engine.Bytes()[:built.Bytes]), engine.Close()); err != nil {
-		return nil, err
-	}
-	return cache.Open(key)
+	return e, nil
 }
 
 // precisionOf is the precision that a bundle of this device says a file has; "float32" for one that none names.

@@ -24,6 +24,7 @@ import (
 	"vigil/daemon/vault"
 	"vigil/infer"
 	"vigil/infer/chain"
+	"vigil/infer/trt"
 	"vigil/secure"
 	"vigil/secure/tpm"
 	"vigil/sensors"
@@ -91,6 +92,7 @@ type Appliance struct {
 	links    []chain.Link
 	verdicts []chain.Verdict
 	spare    *spareRuntime
+	spareMu  sync.Mutex
 	builder  EngineBuilder // nil: none
 	vault    *vault.Vault
 	stats    *Stats
@@ -118,10 +120,11 @@ type Appliance struct {
 type Options struct {
 	Logger *slog.Logger
 	Now    func() time.Time // nil is time.Now
-	// Runtime runs the models; it becomes the appliance's. nil opens the first of Links.
+	// Runtime runs the models; it becomes the appliance's. nil opens the first of LinksOf.
 	Runtime infer.Runtime
-	// Links are the runtimes in the order in which they are tried; nil takes RuntimeLinks.
-	Links []chain.Link
+	// LinksOf makes the runtimes in the order in which they are tried, TensorRT's with the engines of this device; nil
+	// takes RuntimeLinks.
+	LinksOf func(trt.Engines) []chain.Link
 	// Builder builds engines; nil: none can be built.
 	Builder EngineBuilder
 }
@@ -134,9 +137,11 @@ func Open(ctx context.Context, cfg config.Config, o Options) (_ *Appliance, err 
 	}
 	a := &Appliance{
 		cfg: cfg, log: o.Logger.With("room", "core"), now: o.Now, started: o.Now(), runtime: o.Runtime,
-		pictures: sensors.NewPool(2), stats: newStats(), health: newHealth(o.Now), links: o.Links, builder: o.Builder,
+		pictures: sensors.NewPool(2), stats: newStats(), health: newHealth(o.Now), builder: o.Builder,
 	}
-	if a.links == nil {
+	if o.LinksOf != nil {
+		a.links = o.LinksOf(a.engineSource)
+	} else {
 		a.links = RuntimeLinks(cfg, a.engineSource)
 	}
 	a.face, a.finger = newUnit(a, Face), newUnit(a, Finger)

@@ -20,6 +20,8 @@ var (
 	ErrNoBuilder = errors.New("engines cannot be built here")
 	// ErrBuild: an engine was not built: refused, out of time, out of memory, or its child ended.
 	ErrBuild = errors.New("the engine was not built")
+	// ErrNoEngine: the runtime needs an engine of the model, and the cache has none.
+	ErrNoEngine = errors.New("no engine is built")
 )
 
 // EngineBuilder builds engines outside this process.

@@ -73,6 +73,18 @@ func int8Manifest() (*infer.Manifest, map[string]string) {
 	return m, map[string]string{"embed.qdq-s8.onnx": "fake embedder in int8"}
 }
 
+// damageEngines changes one byte of every cached engine.
+func damageEngines(t *testing.T, d *daemontest.Device) {
+	t.Helper()
+	for _, f := range must[[]string](t)(filepath.Glob(filepath.Join(d.Config.StateDir, "engines", "*.engine"))) {
+		data := must[[]byte](t)(os.ReadFile(f))
+		data[len(data)-20] ^= 1
+		if err := os.WriteFile(f, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func states(r core.BuildReport) (list []string) {
 	for _, e := range r.Engines {
 		list = append(list, e.Stage+" "+e.Precision+" "+e.State)
@@ -119,13 +131,7 @@ func TestEnginesAreBuiltOnceAVersion(t *testing.T) {
 	build("detect float32 found", "embed int8 found")
 
 	// An entry that was altered is built again, and the report and the progress say so.
-	for _, f := range must[[]string](t)(filepath.Glob(filepath.Join(d.Config.StateDir, "engines", "*.engine"))) {
-		data := must[[]byte](t)(os.ReadFile(f))
-		data[len(data)-20] ^= 1
-		if err := os.WriteFile(f, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	damageEngines(t, d)
 	a := openWith(t, d, b)
 	var told []string
 	r = must[core.BuildReport](t)(a.BuildEngines(t.Context(), "fake-int8", func(p core.BuildProgress) {
@@ -228,8 +234,8 @@ func TestARefusedBundleGoesToTheNextRuntime(t *testing.T) {
 		"refused": {"fake embedder", []string{"a: no driver", `b: bundle fake-a, stage embed: TensorRT refuses: node "n" (Strange)`, "c: no device"}, "fake"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a, err := core.Open(t.Context(), d.Config, core.Options{Logger: daemontest.Logger(t), Links: []chain.Link{
-				link("a", nil, errors.New("no driver")), link("b", refusing{rt, c.model}, nil), told, link("d", rt, nil),
+			a, err := core.Open(t.Context(), d.Config, core.Options{Logger: daemontest.Logger(t), LinksOf: func(trt.Engines) []chain.Link {
+				return []chain.Link{link("a", nil, errors.New("no driver")), link("b", refusing{rt, c.model}, nil), told, link("d", rt, nil)}
 			}})
 			if err != nil {
 				t.Fatal(err)

@@ -222,10 +222,13 @@ func (a *Appliance) tryModel(ctx context.Context, m *infer.Model) error {
 	if err != nil {
 		return err
 	}
-	if err := p.trial(ctx, a.runtime, m); err != nil {
-		return err
-	}
-	return infer.WarmUp(ctx, a.runtime, m, func(_ infer.Choice, _ time.Duration, err error) error { return err })
+	_, _, err = a.onChain(ctx, func(rt infer.Runtime) error {
+		if err := p.trial(ctx, rt, m); err != nil {
+			return err
+		}
+		return infer.WarmUp(ctx, rt, m, func(_ infer.Choice, _ time.Duration, err error) error { return err })
+	})
+	return err
 }
 
 // ModelReport is what VerifyModel found.
@@ -260,13 +263,19 @@ func (a *Appliance) VerifyModel(ctx context.Context, id string) (ModelReport, er
 	for _, f := range r.Files {
 		r.Good = r.Good && f.Problem == ""
 	}
-	err = infer.WarmUp(ctx, a.runtime, m, func(c infer.Choice, took time.Duration, err error) error {
-		w := WarmUp{Choice: c, Milliseconds: took.Seconds() * 1e3}
-		if err != nil {
-			w.Problem, r.Good = err.Error(), false
-		}
-		r.WarmUps = append(r.WarmUps, w)
-		return ctx.Err()
+	rt, _, err := a.onChain(ctx, func(rt infer.Runtime) error {
+		r.WarmUps = []WarmUp{}
+		return infer.WarmUp(ctx, rt, m, func(c infer.Choice, took time.Duration, err error) error {
+			w := WarmUp{Choice: c, Milliseconds: took.Seconds() * 1e3}
+			if passesOn(err) && rt == a.runtime && len(a.verdicts) > 0 {
+				return err // another runtime may take it, and is asked for all of them
+			}
+			if err != nil {
+				w.Problem, r.Good = err.Error(), false
+			}
+			r.WarmUps = append(r.WarmUps, w)
+			return ctx.Err()
+		})
 	})
 	if err != nil {
 		return r, err
@@ -276,7 +285,7 @@ func (a *Appliance) VerifyModel(ctx context.Context, id string) (ModelReport, er
 	}
 	p, err := modalityOf(m.Manifest)
 	if err == nil {
-		err = p.trial(ctx, a.runtime, m)
+		err = p.trial(ctx, rt, m)
 	}
 	if ctx.Err() != nil {
 		return r, ctx.Err()

@@ -101,6 +101,14 @@ void vt_cuda_tell(const vt_cuda *c, vt_tell *out) {
 	c->deviceGetAttribute(&out->minor, attributeMinor, 0);
 }
 
+void vt_log_forget(vt_log *log) {
+	while (__atomic_test_and_set(&log->lock, __ATOMIC_ACQUIRE)) {
+	}
+	log->errors_used = 0;
+	log->errors[0] = 0;
+	__atomic_clear(&log->lock, __ATOMIC_RELEASE);
+}
+
 // vigilTrtStep and vigilTrtRead are in native.go.
 extern int32_t vigilTrtStep(uintptr_t user, char *phase, char *parent, int32_t step, int32_t steps);
 extern int64_t vigilTrtRead(uintptr_t user, int64_t offset, int64_t bytes, void **data);
@@ -178,9 +186,11 @@ int32_t vt_way_open(vt_way *w, void *engine) {
 	w->context = w->api->context(engine);
 	if (!w->context) return failed(w, "make an execution context", 0);
 	for (int32_t i = 0; i < w->count; i++) {
-		if ((error = w->cuda->hostAlloc(&w->t[i].host, w->t[i].bytes, 0))) return failed(w, "pin host memory", error);
+		if (w->t[i].use != VT_UNWANTED) {
+			if ((error = w->cuda->hostAlloc(&w->t[i].host, w->t[i].bytes, 0))) return failed(w, "pin host memory", error);
+			memset(w->t[i].host, 0, w->t[i].bytes);
+		}
 		if ((error = w->cuda->malloc(&w->t[i].device, w->t[i].bytes))) return failed(w, "allocate device memory", error);
-		memset(w->t[i].host, 0, w->t[i].bytes);
 		if ((error = w->cuda->memset(w->t[i].device, 0, w->t[i].bytes))) return failed(w, "clear device memory", error);
 		if (!w->api->set_address(w->context, w->t[i].name, w->t[i].device)) return failed(w, "bind a tensor", 0);
 	}
@@ -195,13 +205,13 @@ int32_t vt_way_shape(vt_way *w, const vt_shape *shape) {
 static int32_t pass(vt_way *w) {
 	int error;
 	for (int32_t i = 0; i < w->count; i++) {
-		if (!w->t[i].input) continue;
+		if (w->t[i].use != VT_INPUT) continue;
 		if ((error = w->cuda->memcpyAsync(w->t[i].device, w->t[i].host, w->t[i].bytes, hostToDevice, w->stream)))
 			return failed(w, "copy an input", error);
 	}
 	if (!w->api->enqueue(w->context, w->stream)) return failed(w, "run the model", 0);
 	for (int32_t i = 0; i < w->count; i++) {
-		if (w->t[i].input) continue;
+		if (w->t[i].use != VT_OUTPUT) continue;
 		if ((error = w->cuda->memcpyAsync(w->t[i].host, w->t[i].device, w->t[i].bytes, deviceToHost, w->stream)))
 			return failed(w, "copy an output", error);
 	}
@@ -210,11 +220,8 @@ static int32_t pass(vt_way *w) {
 
 static void countCopies(vt_way *w) {
 	for (int32_t i = 0; i < w->count; i++) {
-		if (w->t[i].input) {
-			w->copies_in++;
-		} else {
-			w->copies_out++;
-		}
+		if (w->t[i].use == VT_INPUT) w->copies_in++;
+		if (w->t[i].use == VT_OUTPUT) w->copies_out++;
 	}
 }
 

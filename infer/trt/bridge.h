@@ -54,6 +54,9 @@ const vt_api *vt_generation(const char *name);
 const char *vt_cuda_open(void *library, vt_cuda *cuda);
 void vt_cuda_tell(const vt_cuda *cuda, vt_tell *out);
 
+// vt_log_forget drops the errors so far, so that the next ones are those of what comes.
+void vt_log_forget(vt_log *log);
+
 // Wrappers.
 void *vt_build_told(const vt_api *api, const vt_entry *entry, const vt_order *order, uintptr_t user, vt_counts *counts, vt_log *log);
 const void *vt_built_data(const vt_api *api, void *built);
@@ -78,6 +81,8 @@ const char *vt_cuda_error(const vt_cuda *cuda, int code);
 // vt_way is one set of bound tensors and the way of a frame over it: host memory that is pinned, device memory, a context,
 // and the graph that does it all at one launch. It is zeroed, then vt_way_open; vt_way_close frees what there is.
 enum { VT_MAX_TENSORS = 32 };
+// vt_use: an output that nobody wants has device memory, for TensorRT writes it, and never comes back.
+enum vt_use { VT_OUTPUT, VT_INPUT, VT_UNWANTED };
 typedef struct vt_way {
 	const vt_api *api;
 	const vt_cuda *cuda;
@@ -87,14 +92,14 @@ typedef struct vt_way {
 		char name[VT_NAME_BYTES];
 		void *host, *device;
 		size_t bytes;
-		int32_t input;
+		int32_t use;  // of enum vt_use
 	} t[VT_MAX_TENSORS];
 	uint64_t copies_in, copies_out, syncs, launches, captures;
 	int error;          // of the CUDA runtime, for the last failure
 	const char *failed;  // what failed, for people
 } vt_way;
 
-// vt_way_open makes the context and the memory of count tensors whose name, bytes and input are set.
+// vt_way_open makes the context and the memory of count tensors whose name, bytes and use are set.
 int32_t vt_way_open(vt_way *w, void *engine);
 int32_t vt_way_shape(vt_way *w, const vt_shape *shape);
 // vt_way_ready takes the scratch memory into use and does one run without a graph, which TensorRT wants before a capture.

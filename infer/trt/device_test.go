@@ -43,7 +43,9 @@ func TestOnARealDevice(t *testing.T) {
 	rt, err := Open(Options{
 		Library: folder,
 		Alloc:   func(n int) (Memory, error) { return make(room, n), nil },
-		Engines: func(context.Context, []byte, []infer.Tensor) (Source, error) { return whole{bytes.NewReader(engine)}, nil },
+		Engines: func(context.Context, Library, []byte, []infer.Tensor) (Source, error) {
+			return whole{bytes.NewReader(engine)}, nil
+		},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/cgo"
+	"slices"
 	"strings"
 	"sync"
 	"unsafe"
@@ -25,8 +26,9 @@ type Options struct {
 	Library string
 	// Alloc gives the memory that plaintext of engines passes through.
 	Alloc Alloc
-	// Engines finds or builds the serialised engine of a model with inputs of these shapes. The runtime closes the source.
-	Engines func(ctx context.Context, onnx []byte, inputs []infer.Tensor) (Source, error)
+	// Engines finds the serialised engine of a model with inputs of these shapes for the library that is open. The runtime
+	// closes the source.
+	Engines Engines
 }
 
 // Runtime is TensorRT on device 0. It implements infer.Runtime.
@@ -114,11 +116,7 @@ func orNothing(text string) string {
 
 // Name implements infer.Runtime.
 func (r *Runtime) Name() string {
-	name := fmt.Sprintf("%v on compute capability %s", r.lib.Library, r.lib.Compute)
-	if notes := r.Notes(); len(notes) > 0 {
-		name += " (" + notes[0] + ")"
-	}
-	return name
+	return fmt.Sprintf("%v on compute capability %s", r.lib.Library, r.lib.Compute)
 }
 
 // Library is what is known of the open library.
@@ -176,7 +174,7 @@ func (r *Runtime) Load(ctx context.Context, onnx []byte, inputs, outputs []infer
 	if len(inputs)+len(outputs) > C.VT_MAX_TENSORS {
 		return nil, fmt.Errorf("a model of %d inputs and outputs: at most %d", len(inputs)+len(outputs), C.VT_MAX_TENSORS)
 	}
-	src, err := r.options.Engines(ctx, onnx, inputs)
+	src, err := r.options.Engines(ctx, r.lib.Library, onnx, inputs)
 	if err != nil {
 		return nil, err
 	}
@@ -195,6 +193,7 @@ func (r *Runtime) Load(ctx context.Context, onnx []byte, inputs, outputs []infer
 func (r *Runtime) deserialise(src Source) (e *engine, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	C.vt_log_forget(r.log)
 	var it unsafe.Pointer
 	if C.vt_streams(r.lib.api, C.int32_t(r.lib.Version)) == 1 {
 		it, err = r.deserialiseStream(src)
@@ -297,6 +296,7 @@ type engine struct {
 	it              unsafe.Pointer
 	scratch         int64
 	inputs, outputs []infer.Tensor
+	unwanted        []infer.Tensor // outputs of the model that the bundle does not name
 }
 
 // match checks the promised tensors against those of the engine.
@@ -314,10 +314,10 @@ func (e *engine) match() error {
 	if inputs != len(e.inputs) {
 		return fmt.Errorf("the engine has %d inputs, bundle.json says %d", inputs, len(e.inputs))
 	}
-	if len(have)-inputs != len(e.outputs) {
-		return fmt.Errorf("the engine has %d outputs, bundle.json says %d: on TensorRT every output of the model is named", len(have)-inputs, len(e.outputs))
+	if len(have) > C.VT_MAX_TENSORS {
+		return fmt.Errorf("the engine has %d inputs and outputs: at most %d", len(have), C.VT_MAX_TENSORS)
 	}
-	for i, t := range append(append([]infer.Tensor{}, e.inputs...), e.outputs...) {
+	for i, t := range slices.Concat(e.inputs, e.outputs) {
 		kind := "output"
 		if i < len(e.inputs) {
 			kind = "input"
@@ -332,6 +332,17 @@ func (e *engine) match() error {
 		if !fits(t.Shape, h) {
 			return fmt.Errorf("%s %q of the engine has shape %v, bundle.json says %v", kind, t.Name, h.dims[:h.rank], t.Shape)
 		}
+		delete(have, t.Name)
+	}
+	for name, h := range have {
+		t := infer.Tensor{Name: name, Type: "float32"}
+		for _, d := range h.dims[:h.rank] {
+			t.Shape = append(t.Shape, int64(d))
+		}
+		if t.Elements() == 0 {
+			return fmt.Errorf("output %q of the engine, which bundle.json does not name, has the open shape %v", name, t.Shape)
+		}
+		e.unwanted = append(e.unwanted, t)
 	}
 	return nil
 }
@@ -384,16 +395,20 @@ type bound struct {
 // open allocates, binds, runs once and captures. The caller holds mu.
 func (b *bound) open() error {
 	e, r, w := b.engine, b.engine.rt, b.way
+	C.vt_log_forget(r.log)
 	w.api, w.cuda, w.stream = r.lib.api, r.lib.cuda, r.stream
-	for i, t := range append(append([]infer.Tensor{}, e.inputs...), e.outputs...) {
+	for i, t := range slices.Concat(e.inputs, e.outputs, e.unwanted) {
 		if t.Elements() == 0 || len(t.Name) >= C.VT_NAME_BYTES {
 			return fmt.Errorf("tensor %v cannot be bound", t)
 		}
 		s := &w.t[i]
 		copyText(s.name[:], t.Name)
 		s.bytes = C.size_t(4 * t.Elements())
-		if i < len(e.inputs) {
-			s.input = 1
+		switch {
+		case i < len(e.inputs):
+			s.use = C.VT_INPUT
+		case i >= len(e.inputs)+len(e.outputs):
+			s.use, s.bytes = C.VT_UNWANTED, 2*s.bytes // whatever its type, at most 8 bytes a value
 		}
 		w.count++
 	}
@@ -410,7 +425,7 @@ func (b *bound) open() error {
 		return b.failed()
 	}
 	b.capture()
-	for i := range int(w.count) {
+	for i := range len(e.inputs) + len(e.outputs) {
 		values := unsafe.Slice((*float32)(w.t[i].host), w.t[i].bytes/4)
 		if i < len(e.inputs) {
 			b.in = append(b.in, values)

@@ -4,127 +4,18 @@ package trt_test
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"vigil/infer"
 	"vigil/infer/chain"
-	"vigil/infer/infertest"
 	"vigil/infer/trt"
+	"vigil/infer/trt/trttest"
 )
-
-// generations of headers with a version of the library that a stand-in says it is. 10.3 is JetPack 6's: it has no stream
-// reader that every later one has.
-var generations = []struct {
-	name, headers, library string
-	number, version        int
-	streams                bool
-}{
-	{"10.3", ".cache/trt/headers/TRT-Enterprise-10.16", "libnvinfer.so.10", 10, 100300, false},
-	{"10.16", ".cache/trt/headers/TRT-Enterprise-10.16", "libnvinfer.so.10", 10, 101601, true},
-	{"11.4", ".cache/rtx/headers/TRT-Enterprise-11.4", "libnvinfer.so.11", 11, 110400, true},
-	{"rtx", ".cache/rtx/headers/TRT-RTX-1.7", "libtensorrt_rtx.so.1", 1, 10701, true},
-}
-
-// compiled compiles a stand-in once for its content and these arguments and returns the library's path.
-func compiled(t *testing.T, source string, args ...string) string {
-	t.Helper()
-	root := infertest.Root(t)
-	data, err := os.ReadFile(filepath.Join("testdata", "standin", source))
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := sha256.New()
-	fmt.Fprintf(h, "%s %q", data, args)
-	out := filepath.Join(root, ".cache", "trt", "bin", fmt.Sprintf("%s-%x.so", source, h.Sum(nil)[:8]))
-	if _, err := os.Stat(out); err == nil {
-		return out
-	}
-	compiler := "g++"
-	if strings.HasSuffix(source, ".c") {
-		compiler = "gcc"
-	}
-	if _, err := exec.LookPath(compiler); err != nil {
-		t.Skipf("no %s to compile the stand-in with: run `make setup`", compiler)
-	}
-	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	part := fmt.Sprintf("%s.%d", out, os.Getpid())
-	all := append([]string{"-O1", "-Wall", "-Wextra", "-fPIC", "-shared", "-o", part, filepath.Join("testdata", "standin", source)}, args...)
-	if text, err := exec.CommandContext(t.Context(), compiler, all...).CombinedOutput(); err != nil {
-		t.Fatalf("%s %v: %v\n%s", compiler, all, err, text)
-	}
-	if err := os.Rename(part, out); err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
-// link puts a library into a folder under a name.
-func link(t *testing.T, dir, name, library string) {
-	t.Helper()
-	if err := os.Symlink(library, filepath.Join(dir, name)); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// copyHeaders copies the headers of a folder: they include each other from where they lie.
-func copyHeaders(t *testing.T, from, to string) {
-	t.Helper()
-	found, err := filepath.Glob(filepath.Join(from, "*.h"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range found {
-		data, err := os.ReadFile(f)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(to, filepath.Base(f)), data, 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// standIn makes a folder with the stand-ins of TensorRT and of the CUDA runtime.
-func standIn(t *testing.T, g int) string {
-	t.Helper()
-	gen := generations[g]
-	headers := filepath.Join(infertest.Root(t), gen.headers)
-	impl, err := os.ReadFile(filepath.Join(headers, "NvInferImpl.h"))
-	if err != nil {
-		t.Skipf("no headers of TensorRT %s: run scripts/trt, it says what it cannot fetch", gen.name)
-	}
-	own := filepath.Join(infertest.Root(t), ".cache", "trt", "standin-"+gen.name)
-	if err := os.MkdirAll(own, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	trapped := regexp.MustCompile(`(?s)class V(Runtime|CudaEngine|ExecutionContext) .*?\n};`).ReplaceAllFunc(impl, func(class []byte) []byte {
-		return regexp.MustCompile(`=\s*0;`).ReplaceAll(class, []byte("{ __builtin_trap(); }"))
-	})
-	copyHeaders(t, headers, own)
-	if err := os.WriteFile(filepath.Join(own, "NvInferImpl.h"), trapped, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	link(t, dir, gen.library, compiled(t, "runtime.cc", "-std=c++17", "-Wno-unused-parameter", "-fvisibility=hidden", "-isystem", own,
-		"-isystem", filepath.Dir(headers), fmt.Sprint("-DVT_GEN=", gen.number), fmt.Sprint("-DVT_VERSION=", gen.version)))
-	cuda := os.Getenv("VIGIL_REAL_CUDART") // the same test on a real device: see the README of this test in ARCHITECTURE.md
-	if cuda == "" {
-		cuda = compiled(t, "cudart.c")
-	}
-	link(t, dir, "libcudart.so.12", cuda)
-	return dir
-}
 
 // memory is an allocator for tests that counts what is open.
 type memory struct {
@@ -154,11 +45,6 @@ func (s *source) ReadAt(p []byte, off int64) (int, error) {
 }
 func (s *source) Close() error { s.closed++; return nil }
 
-// engineText is an engine of the stand-in with padding, so that it does not fit one read.
-func engineText(lines ...string) []byte {
-	return []byte("VIGIL-STAND-IN\n" + strings.Join(lines, "\n") + "\nend\n" + strings.Repeat("padding ", 20_000))
-}
-
 var (
 	picture = infer.Tensor{Name: "data", Type: "float32", Shape: []int64{2, 3}}
 	scores  = infer.Tensor{Name: "scores", Type: "float32", Shape: []int64{2, 3}}
@@ -168,7 +54,7 @@ var (
 // opened is a runtime on the stand-in whose engines all come from src.
 func opened(t *testing.T, dir string, src *source, open *int) *trt.Runtime {
 	t.Helper()
-	rt, err := trt.Open(trt.Options{Library: dir, Alloc: alloc(open), Engines: func(context.Context, []byte, []infer.Tensor) (trt.Source, error) { return src, nil }})
+	rt, err := trt.Open(trt.Options{Library: dir, Alloc: alloc(open), Engines: func(context.Context, trt.Library, []byte, []infer.Tensor) (trt.Source, error) { return src, nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,23 +102,23 @@ func frame(t *testing.T, io infer.IO, first float32) {
 // TestOneWayOverTheBus: through NVIDIA's own virtual tables of every generation, the input crosses once, each output comes
 // back once, the host waits once, and it is all one CUDA graph. The counts are the stand-in's; the runtime's agree.
 func TestOneWayOverTheBus(t *testing.T) {
-	for g, gen := range generations {
-		t.Run(gen.name, func(t *testing.T) {
-			dir := standIn(t, g)
+	for _, gen := range trttest.Generations {
+		t.Run(gen.Name, func(t *testing.T) {
+			dir := trttest.StandIn(t, gen)
 			trace := filepath.Join(t.TempDir(), "trace")
 			t.Setenv("VIGIL_STANDIN_TRACE", trace)
 			open := 0
-			src := &source{data: engineText("input data 2 3", "output scores 2 3", "output twice 12", "scratch 64")}
+			src := &source{data: trttest.EngineText("input data 2 3", "output scores 2 3", "output twice 12", "scratch 64")}
 			rt := opened(t, dir, src, &open)
-			if !strings.Contains(rt.Name(), "stand-in") {
-				t.Errorf("the name hides that it is a stand-in: %q", rt.Name())
+			if !strings.Contains(strings.Join(rt.Notes(), "\n"), "stand-in: not NVIDIA's TensorRT") {
+				t.Errorf("its log hides that it is a stand-in: %q", rt.Notes())
 			}
 			e, err := rt.Load(t.Context(), nil, []infer.Tensor{picture}, []infer.Tensor{scores, twice})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if streamed := slices.Max(src.reads) < len(src.data); streamed != gen.streams {
-				t.Errorf("read in pieces of at most %d of %d bytes; stream reader: %v", slices.Max(src.reads), len(src.data), gen.streams)
+			if streamed := slices.Max(src.reads) < len(src.data); streamed != gen.Streams {
+				t.Errorf("read in pieces of at most %d of %d bytes; stream reader: %v", slices.Max(src.reads), len(src.data), gen.Streams)
 			}
 			if open != 0 || src.closed != 1 {
 				t.Errorf("%d pieces of plaintext are left, the source was closed %d times", open, src.closed)
@@ -246,7 +132,7 @@ func TestOneWayOverTheBus(t *testing.T) {
 			const runs = 3
 			for i := range runs {
 				frame(t, io, float32(10*i))
-				if os.Getenv("VIGIL_REAL_CUDART") != "" {
+				if trttest.RealCUDA() {
 					continue
 				}
 				// One copy in, one to the scratch memory, three to the outputs, two out: seven, at one launch.
@@ -266,17 +152,39 @@ func TestOneWayOverTheBus(t *testing.T) {
 	}
 }
 
+// TestAnOutputThatNobodyNames has memory on the device and never crosses the bus.
+func TestAnOutputThatNobodyNames(t *testing.T) {
+	dir := trttest.StandIn(t, trttest.Generations[2])
+	open := 0
+	rt := opened(t, dir, &source{data: trttest.EngineText("input data 2 3", "output scores 2 3", "output more 2 3", "output twice 12", "scratch 0")}, &open)
+	e, err := rt.Load(t.Context(), nil, []infer.Tensor{picture}, []infer.Tensor{scores, twice})
+	if err != nil {
+		t.Fatal(err)
+	}
+	io, err := e.NewIO()
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame(t, io, 7)
+	if c := rt.Counts(); c.CopiesIn != 1 || c.CopiesOut != 2 || c.Syncs != 1 {
+		t.Errorf("counts %+v", c)
+	}
+	if err := errors.Join(io.Close(), e.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestWithoutAGraph: a model that cannot be captured runs step by step, and says why.
 func TestWithoutAGraph(t *testing.T) {
-	if os.Getenv("VIGIL_REAL_CUDART") != "" {
+	if trttest.RealCUDA() {
 		t.Skip("a real CUDA runtime captures it")
 	}
-	dir := standIn(t, 2)
+	dir := trttest.StandIn(t, trttest.Generations[2])
 	trace := filepath.Join(t.TempDir(), "trace")
 	t.Setenv("VIGIL_STANDIN_TRACE", trace)
 	t.Setenv("VIGIL_STANDIN_NOCAPTURE", "1")
 	open := 0
-	rt := opened(t, dir, &source{data: engineText("input data 2 3", "output scores 2 3", "output twice 12", "scratch 0")}, &open)
+	rt := opened(t, dir, &source{data: trttest.EngineText("input data 2 3", "output scores 2 3", "output twice 12", "scratch 0")}, &open)
 	e, err := rt.Load(t.Context(), nil, []infer.Tensor{picture}, []infer.Tensor{scores, twice})
 	if err != nil {
 		t.Fatal(err)
@@ -304,11 +212,11 @@ func TestWithoutAGraph(t *testing.T) {
 // TestScratchIsShared: two engines work in one piece of device memory; when a larger one comes, the older moves with it and
 // its graph is made anew.
 func TestScratchIsShared(t *testing.T) {
-	dir := standIn(t, 3)
+	dir := trttest.StandIn(t, trttest.Generations[3])
 	trace := filepath.Join(t.TempDir(), "trace")
 	t.Setenv("VIGIL_STANDIN_TRACE", trace)
 	open := 0
-	src := &source{data: engineText("input data 2 3", "output scores 2 3", "output twice 12", "scratch 64")}
+	src := &source{data: trttest.EngineText("input data 2 3", "output scores 2 3", "output twice 12", "scratch 64")}
 	rt := opened(t, dir, src, &open)
 	load := func() (infer.Engine, infer.IO) {
 		e, err := rt.Load(t.Context(), nil, []infer.Tensor{picture}, []infer.Tensor{scores, twice})
@@ -323,7 +231,7 @@ func TestScratchIsShared(t *testing.T) {
 	}
 	small, a := load()
 	frame(t, a, 1)
-	src.data = engineText("input data 2 3", "output scores 2 3", "output twice 12", "scratch 4096")
+	src.data = trttest.EngineText("input data 2 3", "output scores 2 3", "output twice 12", "scratch 4096")
 	large, b := load()
 	frame(t, b, 2)
 	frame(t, a, 3)
@@ -331,7 +239,7 @@ func TestScratchIsShared(t *testing.T) {
 	if c := rt.Counts(); c.Captures != 3 || c.Syncs != 4 {
 		t.Errorf("counts %+v: three graphs for four runs were expected, and a wait for each", c)
 	}
-	if os.Getenv("VIGIL_REAL_CUDART") == "" {
+	if !trttest.RealCUDA() {
 		n := 0
 		for _, l := range lines(t, trace) {
 			if l == "malloc:64" || l == "malloc:4096" {
@@ -349,7 +257,7 @@ func TestScratchIsShared(t *testing.T) {
 
 // TestEnginesThatDoNotFit are refused with what does not fit, and leave nothing behind.
 func TestEnginesThatDoNotFit(t *testing.T) {
-	dir := standIn(t, 2)
+	dir := trttest.StandIn(t, trttest.Generations[2])
 	broken := errors.New("the disk is gone")
 	for name, c := range map[string]struct {
 		data []byte
@@ -358,10 +266,12 @@ func TestEnginesThatDoNotFit(t *testing.T) {
 	}{
 		"no engine":       {data: []byte("something else"), want: "no engine of the stand-in"},
 		"cut off":         {data: []byte("VIGIL-STAND-IN\ninput data 2 3\n"), want: "the engine is cut off"},
-		"does not read":   {data: engineText("input data 2 3"), fail: broken, want: "the disk is gone"},
-		"other shape":     {data: engineText("input data 2 4", "output scores 2 3", "output twice 12"), want: `input "data" of the engine has shape [2 4], bundle.json says [2 3]`},
-		"missing output":  {data: engineText("input data 2 3", "output scores 2 3"), want: "the engine has 1 outputs, bundle.json says 2"},
-		"input as output": {data: engineText("input scores 2 3", "output data 2 3", "output twice 12"), want: `the engine has no input "data"`},
+		"does not read":   {data: trttest.EngineText("input data 2 3"), fail: broken, want: "the disk is gone"},
+		"other shape":     {data: trttest.EngineText("input data 2 4", "output scores 2 3", "output twice 12"), want: `input "data" of the engine has shape [2 4], bundle.json says [2 3]`},
+		"missing output":  {data: trttest.EngineText("input data 2 3", "output scores 2 3"), want: `the engine has no output "twice"`},
+		"second input":    {data: trttest.EngineText("input data 2 3", "input more 1", "output scores 2 3", "output twice 12"), want: "the engine has 2 inputs, bundle.json says 1"},
+		"open output":     {data: trttest.EngineText("input data 2 3", "output scores 2 3", "output twice 12", "output more -1"), want: `output "more" of the engine, which bundle.json does not name, has the open shape [-1]`},
+		"input as output": {data: trttest.EngineText("input scores 2 3", "output data 2 3", "output twice 12"), want: `the engine has no input "data"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			open := 0
@@ -379,10 +289,10 @@ func TestEnginesThatDoNotFit(t *testing.T) {
 
 // TestNoDriver: the library is there, the driver is not.
 func TestNoDriver(t *testing.T) {
-	if os.Getenv("VIGIL_REAL_CUDART") != "" {
+	if trttest.RealCUDA() {
 		t.Skip("there is one")
 	}
-	dir := standIn(t, 2)
+	dir := trttest.StandIn(t, trttest.Generations[2])
 	t.Setenv("VIGIL_STANDIN_NODRIVER", "1")
 	if _, err := trt.Open(trt.Options{Library: dir}); !errors.Is(err, trt.ErrNoDriver) || !strings.Contains(err.Error(), "install one of CUDA 12.6") {
 		t.Errorf("error %v", err)
@@ -394,9 +304,9 @@ func TestNoDriver(t *testing.T) {
 
 // TestUnknownVersions are refused by name, before anything but the version is asked.
 func TestUnknownVersions(t *testing.T) {
-	fake := compiled(t, "fake.c")
+	fake := trttest.Compiled(t, "fake.c")
 	dir := t.TempDir()
-	link(t, dir, "libnvinfer.so.10", fake)
+	trttest.Link(t, dir, "libnvinfer.so.10", fake)
 	for version, want := range map[string]string{
 		"8601":   "is unknown version of TensorRT: number 8601; this program drives TensorRT-RTX 1.5 to 1.7, TensorRT 10.3 to 10.16, TensorRT 11.0 to 11.4",
 		"100200": "10.2.0", "101700": "10.17.0", "110500": "11.5.0", "10400": "1.4.0", "10800": "1.8.0", "120000": "12.0.0",

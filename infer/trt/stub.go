@@ -3,8 +3,6 @@
 package trt
 
 import (
-	"context"
-
 	"vigil/infer"
 	"vigil/infer/chain"
 )
@@ -19,7 +17,7 @@ type Runtime struct{ infer.Runtime }
 type Options struct {
 	Library string
 	Alloc   Alloc
-	Engines func(ctx context.Context, onnx []byte, inputs []infer.Tensor) (Source, error)
+	Engines Engines
 }
 
 // Inspect says which TensorRT is installed. In this build it answers ErrUnsupported.

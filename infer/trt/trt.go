@@ -14,9 +14,12 @@
 package trt
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+
+	"vigil/infer"
 )
 
 // Errors of this package.
@@ -110,6 +113,9 @@ type Memory interface {
 
 // Alloc gives memory for what must not reach a disk. Its caller closes the memory.
 type Alloc func(bytes int) (Memory, error)
+
+// Engines finds the serialised engine of a model with inputs of these shapes for a library.
+type Engines func(ctx context.Context, l Library, onnx []byte, inputs []infer.Tensor) (Source, error)
 
 // Counts are what a runtime did since it was opened. CopiesIn, CopiesOut and Syncs count what runs did, so that a run of an
 // engine of one input and two outputs adds 1, 2 and 1.
