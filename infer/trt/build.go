@@ -38,7 +38,8 @@ func buildHere(o Order, model []byte, step func(Step), done func(Built, []byte) 
 	n := C.vt_built_bytes(l.api, built)
 	b := Built{
 		Library: l.Library, Bytes: int64(n), Layers: int(counts.layers), Quantize: int(counts.quantize),
-		Seconds: time.Since(start).Seconds(), Peak: peakBytes(), Notes: []string{},
+		Dequantize: int(counts.dequantize),
+		Seconds:    time.Since(start).Seconds(), Peak: peakBytes(), Notes: []string{},
 	}
 	if text := logText(log.warnings[:]); text != "" {
 		b.Notes = strings.Split(text, "\n")

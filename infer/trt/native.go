@@ -104,8 +104,15 @@ func (r *Runtime) cudaError(what string, code C.int) error {
 // logText is a log's text.
 func logText(text []C.char) string { return C.GoString(&text[0]) }
 
-// oneLine joins the lines of a log for an error.
-func oneLine(text string) string { return strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ") }
+// oneLine joins the first lines of a log for an error.
+func oneLine(text string) string {
+	const shown = 4
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	if more := len(lines) - shown; more > 0 {
+		lines = append(lines[:shown], fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(lines, "; ")
+}
 
 func orNothing(text string) string {
 	if text == "" {

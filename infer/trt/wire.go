@@ -133,13 +133,15 @@ type Step struct {
 
 // Built is what was built.
 type Built struct {
-	Library  Library  `json:"library"`
-	Bytes    int64    `json:"bytes"` // of the serialised engine
-	Layers   int      `json:"layers"`
-	Quantize int      `json:"quantize"` // layers that quantise, as the parser read them
-	Seconds  float64  `json:"seconds"`
-	Peak     int64    `json:"peak_bytes"` // of the child's memory, resident
-	Notes    []string `json:"notes"`      // TensorRT's own warnings, the first of them
+	Library  Library `json:"library"`
+	Bytes    int64   `json:"bytes"` // of the serialised engine
+	Layers   int     `json:"layers"`
+	Quantize int     `json:"quantize"` // layers that quantise, as the parser read them
+	// Dequantize is how many layers do the opposite.
+	Dequantize int      `json:"dequantize"`
+	Seconds    float64  `json:"seconds"`
+	Peak       int64    `json:"peak_bytes"` // of the child's memory, resident
+	Notes      []string `json:"notes"`      // TensorRT's own warnings, the first of them
 }
 
 // Exchange is the parent's side of a build: it sends the order and the model and receives the engine, into memory of

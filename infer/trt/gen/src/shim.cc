@@ -88,6 +88,15 @@ void note(vt_log *log, bool error, const char *line) {
 	__atomic_clear(&log->lock, __ATOMIC_RELEASE);
 }
 
+// forget drops the errors so far.
+void forget(vt_log *log) {
+	while (__atomic_test_and_set(&log->lock, __ATOMIC_ACQUIRE)) {
+	}
+	log->errors_used = 0;
+	log->errors[0] = 0;
+	__atomic_clear(&log->lock, __ATOMIC_RELEASE);
+}
+
 class Logger final : public ILogger {
    public:
 	explicit Logger(vt_log *log) : log_(log) {}
@@ -137,8 +146,11 @@ class Progress final : public IProgressMonitor {
 	uintptr_t user_;
 };
 
+// complain writes what the parser does not take, node by node, in place of what it logged on the way: that is of places in
+// its sources.
 void complain(const nvonnxparser::IParser &parser, vt_log *log) {
 	char line[1024];
+	if (parser.getNbErrors() > 0) forget(log);
 	for (int i = 0; i < parser.getNbErrors(); i++) {
 		const nvonnxparser::IParserError *e = parser.getError(i);
 		const char *node = e->nodeName(), *op = e->nodeOperator(), *what = e->desc();

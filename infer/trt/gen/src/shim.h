@@ -22,7 +22,7 @@ typedef struct vt_entry {
 	int32_t version;  // what getInferLibVersion answered
 } vt_entry;
 
-enum { VT_LOG_BYTES = 4096, VT_NAME_BYTES = 256, VT_MAX_DIMS = 8 };
+enum { VT_LOG_BYTES = 16384, VT_NAME_BYTES = 256, VT_MAX_DIMS = 8 };
 
 // vt_log keeps the first messages of the library, one a line: later ones are echoes. It belongs to the caller, zeroed, and
 // outlives everything that was made with it. The library may log from threads of its own.
