@@ -60,7 +60,9 @@ type childBuilder struct {
 
 // Library implements core.EngineBuilder. It opens TensorRT in this process: that is cheap, and what it says of itself
 // decides which engines fit.
-func (*childBuilder) Library(context.Context) (trt.Library, error) { return trt.Inspect("") }
+func (*childBuilder) Library(_ context.Context, where string) (trt.Library, error) {
+	return trt.Inspect(where)
+}
 
 // head keeps the beginning of what is written to it: a crash says first why, and then where.
 type head struct{ text []byte }

@@ -21,7 +21,8 @@ func (a *app) buildCommand() *cobra.Command {
 			"second to many minutes, in a process of its own with limits of time and memory; the running daemon\n" +
 			"goes on meanwhile. Engines are kept sealed under the device's keys and found again, until TensorRT, CUDA,\n" +
 			"the driver, the device, the shapes or the file change. BUNDLE is an id of `vigild models list`.\n" +
-			"VIGIL_TRT_LIB names the folder of TensorRT's libraries, where the system does not find them.\n" +
+			"runtime.tensorrt in the configuration, or VIGIL_TRT_LIB, names the folder of TensorRT's libraries where the\n" +
+			"system does not find them.\n" +
 			"Exit code 4: a stage has no engine.",
 		Args: exactly("a BUNDLE"),
 		RunE: func(c *cobra.Command, ids []string) error {

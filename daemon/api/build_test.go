@@ -23,7 +23,7 @@ type waiting struct {
 	ended  chan struct{}
 }
 
-func (w *waiting) Library(context.Context) (trt.Library, error) {
+func (w *waiting) Library(context.Context, string) (trt.Library, error) {
 	return trt.Library{Path: "played", Version: 100300, Generation: "10", Parser: "played"}, nil
 }
 
@@ -44,7 +44,7 @@ func (w *waiting) Build(ctx context.Context, _ trt.Order, model []byte, alloc tr
 		return nil, trt.Built{}, err
 	}
 	copy(m.Bytes(), model)
-	l, _ := w.Library(ctx)
+	l, _ := w.Library(ctx, "")
 	return m, trt.Built{Library: l, Bytes: int64(len(model))}, nil
 }
 

@@ -25,9 +25,9 @@ func RuntimeLinks(cfg config.Config, engines trt.Engines) []chain.Link {
 	return []chain.Link{
 		{
 			Name:  chain.TensorRT,
-			Probe: func() chain.Answer { return trt.Probe("") },
+			Probe: func() chain.Answer { return trt.Probe(cfg.Runtime.TensorRT) },
 			Open: func(context.Context) (infer.Runtime, error) {
-				rt, err := trt.Open(trt.Options{Alloc: locked, Engines: engines})
+				rt, err := trt.Open(trt.Options{Library: cfg.Runtime.TensorRT, Alloc: locked, Engines: engines})
 				if err != nil {
 					return nil, err // not a nil *trt.Runtime as an infer.Runtime
 				}

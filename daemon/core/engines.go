@@ -26,8 +26,8 @@ var (
 
 // EngineBuilder builds engines outside this process.
 type EngineBuilder interface {
-	// Library says what would build. Errors: those of trt.Inspect.
-	Library(ctx context.Context) (trt.Library, error)
+	// Library says what would build; where is as for trt.Inspect, whose errors it gives.
+	Library(ctx context.Context, where string) (trt.Library, error)
 	// Build builds an engine of a model, into memory of alloc, which the caller closes. It tells step of progress.
 	Build(ctx context.Context, o trt.Order, model []byte, alloc trt.Alloc, step func(trt.Step)) (trt.Memory, trt.Built, error)
 }
@@ -122,7 +122,7 @@ func (a *Appliance) BuildEngines(ctx context.Context, id string, progress func(B
 	if a.builder == nil {
 		return r, fmt.Errorf("%w: TensorRT is %w", ErrNoBuilder, trt.ErrUnsupported)
 	}
-	if r.Library, err = a.builder.Library(ctx); err != nil {
+	if r.Library, err = a.builder.Library(ctx, a.cfg.Runtime.TensorRT); err != nil {
 		return r, fmt.Errorf("%w: %w", ErrNoBuilder, err)
 	}
 	if r.Library.Parser == "" {
@@ -192,7 +192,7 @@ func (b *building) stage(ctx context.Context, s *infer.Stage) (BuiltEngine, erro
 	if err != nil {
 		return e, err
 	}
-	engine, built, err := b.app.builder.Build(ctx, trt.Order{Inputs: s.Inputs}, w.Bytes(), locked, func(step trt.Step) { say(BuildBuilding, "", &step) })
+	engine, built, err := b.app.builder.Build(ctx, trt.Order{Library: b.app.cfg.Runtime.TensorRT, Inputs: s.Inputs}, w.Bytes(), locked, func(step trt.Step) { say(BuildBuilding, "", &step) })
 	if err = errors.Join(err, w.Close()); err != nil {
 		return e, err
 	}

@@ -30,7 +30,9 @@ type playedBuilder struct {
 	steps   []trt.Step
 }
 
-func (p *playedBuilder) Library(context.Context) (trt.Library, error) { return p.library, p.missing }
+func (p *playedBuilder) Library(context.Context, string) (trt.Library, error) {
+	return p.library, p.missing
+}
 
 func (p *playedBuilder) Build(_ context.Context, o trt.Order, model []byte, alloc trt.Alloc, step func(trt.Step)) (trt.Memory, trt.Built, error) {
 	p.builds = append(p.builds, string(model))

@@ -20,8 +20,8 @@ import (
 // standInBuilder makes engines of the stand-in for the library that is installed.
 type standInBuilder struct{ manifest *infer.Manifest }
 
-func (s standInBuilder) Library(context.Context) (trt.Library, error) {
-	l, err := trt.Inspect("")
+func (s standInBuilder) Library(_ context.Context, where string) (trt.Library, error) {
+	l, err := trt.Inspect(where)
 	l.Parser = "none: the engines are made here"
 	return l, err
 }
@@ -46,7 +46,7 @@ func (s standInBuilder) Build(ctx context.Context, _ trt.Order, model []byte, al
 		return nil, trt.Built{}, err
 	}
 	copy(m.Bytes(), engine)
-	l, err := s.Library(ctx)
+	l, err := s.Library(ctx, "")
 	return m, trt.Built{Library: l, Bytes: int64(len(engine))}, err
 }
 

@@ -41,7 +41,7 @@ func (k EngineKey) name() (string, error) {
 	return hex.EncodeToString(sum[:]) + engineSuffix, nil
 }
 
-// ErrBroken: a cached engine does not open: it was altered, cut off, or sealed by keys that are gone.
+// ErrBroken means that a cached engine does not open: it was altered, cut off, or sealed by keys that are gone.
 var ErrBroken = errors.New("the cached engine does not open")
 
 const (

@@ -57,7 +57,7 @@ type Verdict struct {
 // String is the verdict on one line: "tensorrt: not part of this build (tag tensorrt)".
 func (v Verdict) String() string { return v.Runtime + ": " + v.Reason }
 
-// ErrNone: no link could be used. The error says why of each, and wraps the errors of those that were tried.
+// ErrNone means that no link could be used. The error says why of each, and wraps the errors of those that were tried.
 var ErrNone = errors.New("no runtime can be used")
 
 // Ask probes every link and opens none.

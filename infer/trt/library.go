@@ -63,7 +63,7 @@ func folderOf(where string) (folder, file string, err error) {
 	}
 	info, err := os.Stat(where)
 	if err != nil {
-		return "", "", fmt.Errorf("%w: %w: set VIGIL_TRT_LIB to the folder of libnvinfer.so or libtensorrt_rtx.so", ErrNoLibrary, err)
+		return "", "", fmt.Errorf("%w: %w: set runtime.tensorrt or VIGIL_TRT_LIB to the folder of libnvinfer.so or libtensorrt_rtx.so", ErrNoLibrary, err)
 	}
 	if info.IsDir() {
 		return where, "", nil
@@ -162,7 +162,7 @@ func (l *installed) openEngine(folder, file string) (engine unsafe.Pointer, pars
 		return nil, "", tried[found]
 	}
 	if folder == "" {
-		return nil, "", fmt.Errorf("%w: install TensorRT (on a Jetson, libnvinfer10 and libnvonnxparsers10), or set VIGIL_TRT_LIB to its folder", ErrNoLibrary)
+		return nil, "", fmt.Errorf("%w: install TensorRT (on a Jetson, libnvinfer10 and libnvonnxparsers10), or set runtime.tensorrt or VIGIL_TRT_LIB to its folder", ErrNoLibrary)
 	}
 	return nil, "", tried[0]
 }

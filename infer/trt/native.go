@@ -141,6 +141,12 @@ func (r *Runtime) Notes() []string {
 // Dialects implements infer.Runtime.
 func (r *Runtime) Dialects() []string { return []string{infer.DialectTensorRT} }
 
+// Inspect implements infer.Inspector: TensorRT knows the tensors of engines, not of models. Errors: ErrRefused, always, so
+// that the next runtime is asked.
+func (*Runtime) Inspect([]byte) (inputs, outputs []infer.Tensor, err error) {
+	return nil, nil, fmt.Errorf("%w to name the tensors of a model: it knows those of engines alone", ErrRefused)
+}
+
 // Counts are what the runtime did so far.
 func (r *Runtime) Counts() Counts {
 	r.mu.Lock()
