@@ -17,17 +17,22 @@ import (
 )
 
 // RunChild is the work of a build child: it reads one order and one model, builds, and answers on out. It writes no file,
-// and sees to it that none is written of it: no core is dumped. When in ends before the work is done, the parent is gone,
-// and orphaned is called, which should end the process. An error that it returns was not told to the parent.
+// and sees to it that none is written of it: a core would hold no memory. When memory runs short the kernel takes it first. When
+// in ends before the work is done, the parent is gone, and orphaned is called, which should end the process. An error that
+// it returns was not told to the parent.
 func RunChild(in io.Reader, out io.Writer, orphaned func()) error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+	// Not PR_SET_DUMPABLE: the parent could not see then how much memory the child takes, where proc is mounted with hidepid.
+	if err := os.WriteFile("/proc/self/coredump_filter", []byte("0"), 0); err != nil {
 		return fmt.Errorf("cannot keep the model out of core dumps: %w", err)
+	}
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0); err != nil {
+		return fmt.Errorf("cannot offer this process to the kernel when memory runs short: %w", err)
 	}
 	o, model, err := readOrder(in)
 	if err != nil {
 		return err
 	}
-	if err := o.limit(); err != nil {
+	if err := o.limit(unix.Setrlimit); err != nil {
 		return err
 	}
 	w := &answers{w: bufio.NewWriterSize(out, 16)} // headers and small frames; pieces pass it by
@@ -68,22 +73,25 @@ func readOrder(in io.Reader) (o Order, model []byte, err error) {
 // limit bounds this process. RLIMIT_AS would count the address space that a CUDA driver and Go reserve, which is more than
 // any machine has; RLIMIT_DATA counts private memory that can be written, so that an allocation beyond it fails. What the
 // process has by now does not count. The parent watches the resident memory as well.
-func (o Order) limit() error {
+//
+// Where a filter of system calls forbids limits (EPERM), as the unit of vigild does, the parent's watch and the unit's own
+// limits are what there is.
+func (o Order) limit(setrlimit func(what int, limit *unix.Rlimit) error) error {
 	set := func(what int, value int64) error {
-		if value <= 0 {
-			return nil
+		err := setrlimit(what, &unix.Rlimit{Cur: uint64(value), Max: uint64(value)})
+		if err != nil && !errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("the build child cannot limit itself: %w", err)
 		}
-		return unix.Setrlimit(what, &unix.Rlimit{Cur: uint64(value), Max: uint64(value)})
+		return nil
 	}
-	err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
-	data := o.MemoryBytes
-	if data > 0 {
-		data += statusBytes("/proc/self/status", "VmData:")
+	err := set(unix.RLIMIT_CORE, 0)
+	if o.MemoryBytes > 0 {
+		err = errors.Join(err, set(unix.RLIMIT_DATA, o.MemoryBytes+statusBytes("/proc/self/status", "VmData:")))
 	}
-	if err = errors.Join(err, set(unix.RLIMIT_DATA, data), set(unix.RLIMIT_CPU, o.CPUSeconds)); err != nil {
-		return fmt.Errorf("the build child cannot limit itself: %w", err)
+	if o.CPUSeconds > 0 {
+		err = errors.Join(err, set(unix.RLIMIT_CPU, o.CPUSeconds))
 	}
-	return nil
+	return err
 }
 
 // answers writes to the parent. The library reports progress from threads of its own.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"vigil/infer"
 )
 
@@ -115,6 +117,29 @@ func TestReadOrder(t *testing.T) {
 		if _, _, err := readOrder(bytes.NewReader(data)); err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+// TestAChildLimitsItself, and lives with a filter that forbids it.
+func TestAChildLimitsItself(t *testing.T) {
+	set := map[int]uint64{}
+	var answer error
+	limit := func(what int, l *unix.Rlimit) error { set[what] = l.Cur; return answer }
+	if err := (Order{MemoryBytes: 1 << 30, CPUSeconds: 9}).limit(limit); err != nil {
+		t.Fatal(err)
+	}
+	if data, there := set[unix.RLIMIT_DATA]; set[unix.RLIMIT_CPU] != 9 || !there || data <= 1<<30 || len(set) != 3 || set[unix.RLIMIT_CORE] != 0 {
+		t.Errorf("limits %v", set)
+	}
+	clear(set)
+	if err := (Order{}).limit(limit); err != nil || len(set) != 1 {
+		t.Errorf("without limits: %v, %v", set, err)
+	}
+	if answer = unix.EPERM; (Order{MemoryBytes: 1}).limit(limit) != nil {
+		t.Error("a filter keeps it from building")
+	}
+	if answer = unix.EINVAL; !errors.Is((Order{MemoryBytes: 1}).limit(limit), unix.EINVAL) {
+		t.Error("another error is dropped")
 	}
 }
 
