@@ -6,7 +6,7 @@ LDFLAGS    := -X vigil/daemon/core.Version=$(VERSION)
 GOTEST     := go test -race -timeout 15m
 export VIGIL_DATA
 
-.PHONY: build appliance demo test lfw bench bench-fvc bench-models bench-models-no-vnni bench-overhead bench-serving bench-quant bench-overload soak soak-swap fuzz lint setup clean
+.PHONY: build appliance build-gpu demo-gpu-tags demo test lfw bench bench-fvc bench-models bench-models-no-vnni bench-overhead bench-serving bench-quant bench-overload soak soak-swap fuzz lint setup clean
 
 build: ## the binary, for this machine
 	@scripts/setup build
@@ -15,6 +15,17 @@ build: ## the binary, for this machine
 appliance: ## the binary that ships: without the demo, its broker and its throw-away authority
 	@scripts/setup build
 	go build -trimpath -tags appliance -ldflags '$(LDFLAGS) -s -w' -o bin/vigild-appliance ./daemon
+
+GPUTAGS := cuda tensorrt
+build-gpu: ## the binary for machines with an NVIDIA GPU; it starts without driver and libraries, and says what is missing
+	@scripts/setup build
+	@scripts/trt
+	go build -trimpath -tags '$(GPUTAGS)' -ldflags '$(LDFLAGS)' -o bin/vigild-gpu ./daemon
+
+demo-gpu-tags: ## the main job with that binary, on whatever runtime this machine has
+	@scripts/setup demo
+	@$(MAKE) --no-print-directory -s build-gpu
+	@bin/vigild-gpu demo
 
 setup: ## what the tests need
 	@scripts/setup test
@@ -28,9 +39,12 @@ test: ## all tests, with the race detector, swtpm, Mosquitto and ONNX Runtime
 	@scripts/setup test
 	go vet ./...
 	go vet -tags appliance ./daemon
+	go vet -tags '$(GPUTAGS)' ./infer/... ./daemon/...
 	$(GOTEST) ./...
 	go test -count=1 -run TestLFW ./infer/eval
 	go test -count=1 -run TestTheDemoNeedsNoData ./daemon
+	$(GOTEST) -tags '$(GPUTAGS)' ./infer/trt ./infer/cuda
+	go test -tags '$(GPUTAGS)' -run 'Child|Orphan|TestTensorRT|TestNoEngine' ./daemon
 
 lfw: ## accuracy on the 3,000 open pairs of LFW (about three minutes on two cores)
 	@scripts/setup demo
@@ -109,4 +123,4 @@ lint: ## golangci-lint with the repository's own configuration
 	go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.5.0 run ./...
 
 clean:
-	rm -rf bin .cache
+	rm -rf bin .cache infer/trt/gen/*.syso

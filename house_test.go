@@ -38,13 +38,14 @@ type ban struct {
 }
 
 var bans = []ban{
-	{"C", []string{"vigil/kernels/", "vigil/sensors/picture/turbo", "vigil/infer/ort", "vigil/infer/trt", "vigil/secure/mem"}, "C code is kept where its memory rules are known"},
+	{"C", []string{"vigil/kernels/", "vigil/sensors/picture/turbo", "vigil/infer/ort", "vigil/infer/trt", "vigil/infer/cuda", "vigil/secure/mem"}, "C code is kept where its memory rules are known"},
 	{"unsafe", []string{"vigil/kernels/", "vigil/sensors/picture/turbo", "vigil/infer/ort", "vigil/infer/trt", "vigil/secure/mem", "vigil/infer/quant/onnx/pb"}, // pb: as protoc-gen-go writes it
 		"pointer tricks are kept where their rules are known"},
+	{"vigil/infer/trt/gen", []string{"vigil/infer/trt"}, "what speaks to TensorRT has one caller"},
 	{"vigil/infer/quant/onnx/pb", []string{"vigil/infer/quant/onnx"}, "what the schema allows is checked in one place"},
-	{"os/exec", []string{"vigil/bench/", "vigil/daemon", "vigil/secure/securetest", "vigil/fleet/fleettest"}, "the appliance starts no processes"},
+	{"os/exec", []string{"vigil/bench/", "vigil/daemon", "vigil/infer/trt/trttest", "vigil/secure/securetest", "vigil/fleet/fleettest"}, "the appliance starts no processes"},
 	{"net/http/httptest", nil, "test helpers do not ship"},
-	{"testing", []string{"vigil/store/storetest", "vigil/infer/infertest", "vigil/infer/infertest/fake", "vigil/daemon/daemontest"}, "test code does not ship"},
+	{"testing", []string{"vigil/store/storetest", "vigil/infer/infertest", "vigil/infer/infertest/fake", "vigil/infer/trt/trttest", "vigil/daemon/daemontest"}, "test code does not ship"},
 	{"log", nil, "the log is structured: log/slog"},
 	{"github.com/mochi-mqtt/server/v2", []string{"vigil/fleet/fleettest"}, "the broker of tests and the demo is no part of the device"},
 	{"github.com/yalue/onnxruntime_go", []string{"vigil/infer/ort"}, "one adapter for the runtime"},
@@ -59,7 +60,7 @@ var bans = []ban{
 // shipped must not be among the dependencies of the binary that ships (build tag appliance).
 var notShipped = []string{
 	"testing", "net/http/httptest", "os/exec", "vigil/secure/securetest", "vigil/fleet/fleettest", "vigil/store/storetest",
-	"vigil/infer/infertest", "vigil/infer/infertest/fake", "vigil/daemon/daemontest", "github.com/mochi-mqtt/server/v2",
+	"vigil/infer/infertest", "vigil/infer/infertest/fake", "vigil/infer/trt/trttest", "vigil/daemon/daemontest", "github.com/mochi-mqtt/server/v2",
 	"gonum.org/v1/plot",
 }
 
@@ -132,10 +133,13 @@ func TestArrowsPointAsInTheTable(t *testing.T) {
 	}
 }
 
+// gpuTags are those of a build for machines with a GPU.
+const gpuTags = "cuda,tensorrt"
+
 func TestBans(t *testing.T) {
-	all := list(t, "./...")
+	all := append(list(t, "./..."), list(t, "-tags", gpuTags, "./...")...)
 	known := map[string]bool{"C": true}
-	for _, p := range list(t, "-deps", "./...") {
+	for _, p := range append(list(t, "-deps", "./..."), list(t, "-deps", "-tags", gpuTags, "./infer/trt")...) {
 		known[p.ImportPath] = true
 	}
 	for _, p := range list(t, "testing", "net/http/httptest") {
@@ -175,8 +179,26 @@ func TestTheShippedBinaryHoldsNoTestHelpers(t *testing.T) {
 	}
 }
 
+// TestTheApplianceWithAGPUStartsOnlyItself: engines are built in a child process, by the commands alone; everything else
+// holds as for the appliance without.
+func TestTheApplianceWithAGPUStartsOnlyItself(t *testing.T) {
+	for _, p := range list(t, "-deps", "-tags", "appliance,"+gpuTags, "./daemon") {
+		if slices.Contains(notShipped, p.ImportPath) && !p.Standard {
+			t.Errorf("the appliance contains %s", p.ImportPath)
+		}
+		if p.Standard || !ours(p.ImportPath) {
+			continue
+		}
+		for _, i := range p.Imports {
+			if slices.Contains(notShipped, i) && !(i == "os/exec" && p.ImportPath == "vigil/daemon") {
+				t.Errorf("the appliance's %s imports %s", p.ImportPath, i)
+			}
+		}
+	}
+}
+
 func TestEveryPackageHasOneComment(t *testing.T) {
-	for _, p := range list(t, "./...") {
+	for _, p := range append(list(t, "./..."), list(t, "-tags", gpuTags, "./infer/...", "./daemon/...")...) {
 		var with []string
 		for _, f := range slices.Concat(p.GoFiles, p.CgoFiles) {
 			ast, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, f), nil, parser.PackageClauseOnly|parser.ParseComments)

@@ -59,7 +59,7 @@ func (a *app) connect(ctx context.Context, cfg config.Config) (c *api.Client, cl
 // open opens the appliance in this process; the command's own words are enough of a log.
 func (a *app) open(ctx context.Context, cfg config.Config) (*core.Appliance, error) {
 	cfg.Log.Level = "error"
-	return core.Open(ctx, cfg, core.Options{Logger: a.logger(cfg.Log)})
+	return core.Open(ctx, cfg, core.Options{Logger: a.logger(cfg.Log), Builder: engineBuilder()})
 }
 
 // with calls fn with a client and closes it.

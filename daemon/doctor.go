@@ -18,6 +18,7 @@ import (
 	"vigil/daemon/api"
 	"vigil/daemon/config"
 	"vigil/daemon/core"
+	"vigil/infer/chain"
 	"vigil/infer/ort"
 	"vigil/secure/mem"
 )
@@ -73,8 +74,7 @@ func (a *app) examine(ctx context.Context) []finding {
 	}
 	list = append(list, clockFinding(time.Now()), memoryFinding(), diskFinding(cfg.StateDir))
 	runtime := runtimeFinding(cfg)
-	list = append(list, runtime, finding{"tensorrt", note, "not part of this build (tag tensorrt)"},
-		finding{"cuda", note, "not part of this build (tag cuda)"})
+	list = append(append(list, runtime), runtimeChain(cfg)...)
 	list = append(list, a.deviceFindings(ctx, cfg, runtime.State == good)...)
 	return append(list, brokerFinding(ctx, cfg))
 }
@@ -133,6 +133,21 @@ func runtimeFinding(cfg config.Config) finding {
 		return finding{"runtime", bad, err.Error()}
 	}
 	return verdict("runtime", rt.Name(), rt.Close())
+}
+
+// runtimeChain says of every runtime that is faster than the one that is always there whether it could be used, and what
+// the driver shows.
+func runtimeChain(cfg config.Config) (list []finding) {
+	of := func(part string, state chain.State, reason string) finding {
+		return finding{part, map[chain.State]string{chain.Yes: good, chain.No: note, chain.DontKnow: unknown}[state], reason}
+	}
+	verdicts, device := core.AskRuntimes(cfg)
+	for _, v := range verdicts {
+		if v.Runtime != chain.ORTCPU { // it is the runtime's own finding
+			list = append(list, of(v.Runtime, v.State, v.Reason))
+		}
+	}
+	return append(list, of("cuda", device.State, device.Reason))
 }
 
 // deviceFindings ask the running daemon, or try the TPM, the identity, the store and the models themselves.

@@ -16,7 +16,7 @@ import (
 func (a *app) modelsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "models",
-		Short: "Import, list, inspect, verify, quantise, export and remove model bundles",
+		Short: "Import, list, inspect, verify, quantise, build, export and remove model bundles",
 		Args:  exactly(),
 		RunE:  a.listModels,
 	}
@@ -26,7 +26,7 @@ func (a *app) modelsCommand() *cobra.Command {
 		Args:  exactly(),
 		RunE:  a.listModels,
 	}
-	c.AddCommand(a.importCommand(), list, a.inspectCommand(), a.verifyModelCommand(), a.quantizeCommand(), a.exportCommand(), a.removeCommand())
+	c.AddCommand(a.importCommand(), list, a.inspectCommand(), a.verifyModelCommand(), a.quantizeCommand(), a.buildCommand(), a.exportCommand(), a.removeCommand())
 	return c
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"vigil/daemon/config"
+	"vigil/daemon/core"
 )
 
 // Env is what a command may touch of the process.
@@ -101,11 +102,29 @@ func newRoot(env Env) *cobra.Command {
 	if demoCommand != nil {
 		root.AddCommand(demoCommand(a))
 	}
+	if childCommand != nil {
+		root.AddCommand(childCommand())
+	}
 	return root
 }
 
 // demoCommand adds `vigild demo`; nil in builds for appliances, which carry no broker and no throw-away authority.
 var demoCommand func(*app) *cobra.Command
+
+// childCommand adds the hidden command that builds an engine in a process of its own, and newEngineBuilder what starts it;
+// nil in builds without the tag tensorrt, which start no processes.
+var (
+	childCommand     func() *cobra.Command
+	newEngineBuilder func() core.EngineBuilder
+)
+
+// engineBuilder is what builds engines; nil in builds that cannot.
+func engineBuilder() core.EngineBuilder {
+	if newEngineBuilder == nil {
+		return nil
+	}
+	return newEngineBuilder()
+}
 
 // load reads the configuration.
 func (a *app) load() (config.Config, error) { return config.Load(a.configPath) }

@@ -56,7 +56,7 @@ func (a *app) run(ctx context.Context) (err error) {
 // serve brings the appliance up, lets it run until the context ends, and takes it down.
 func (a *app) serve(ctx context.Context, log *slog.Logger, cfg config.Config) (err error) {
 	start := time.Now()
-	ap, err := core.Open(ctx, cfg, core.Options{Logger: log})
+	ap, err := core.Open(ctx, cfg, core.Options{Logger: log, Builder: engineBuilder()})
 	if err != nil {
 		return err
 	}

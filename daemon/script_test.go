@@ -32,12 +32,18 @@ import (
 //	damage FILE [OFFSET]   changes the byte at the offset, or one byte in the middle of every page
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	runScripts(t, "testdata", nil)
+}
+
+// runScripts runs the scripts of a folder; more sets what they find in the environment beside the rest.
+func runScripts(t *testing.T, dir string, more func(*testscript.Env) error) {
+	t.Helper()
 	library, data := infertest.Library(t), infertest.Data(t)
 	if _, err := exec.LookPath("swtpm"); err != nil {
 		t.Skip(securetest.ErrNoSWTPM)
 	}
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata", RequireExplicitExec: true, RequireUniqueNames: true,
+		Dir: dir, RequireExplicitExec: true, RequireUniqueNames: true,
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("VIGIL_ORT_LIB", library)
 			e.Setenv("MODELS", filepath.Join(data, "models"))
@@ -45,6 +51,9 @@ func TestScripts(t *testing.T) {
 			e.Setenv("PHOTOS", filepath.Join(data, "photos"))
 			e.Setenv("SPOOF", filepath.Join(data, "spoof"))
 			e.Setenv("FACES", filepath.Join(data, "faces", "lfw"))
+			if more != nil {
+				return more(e)
+			}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

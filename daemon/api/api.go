@@ -55,6 +55,7 @@ func newHandler(a *core.Appliance, log *slog.Logger, bodyBytes int64) http.Handl
 	h.route("GET /v1/models/{id}", func(r request) (any, error) { return a.Model(r.PathValue("id")) })
 	h.route("POST /v1/models/{id}/verify", func(r request) (any, error) { return a.VerifyModel(r.Context(), r.PathValue("id")) })
 	h.mux.HandleFunc("POST /v1/models/{id}/export", h.exportModel)
+	h.mux.HandleFunc("POST /v1/models/{id}/build", h.buildModel)
 	h.route("DELETE /v1/models/{id}", func(r request) (any, error) {
 		return struct{}{}, a.RemoveModel(r.Context(), r.PathValue("id"))
 	})

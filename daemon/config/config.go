@@ -47,11 +47,14 @@ type TPM struct {
 	PCRs    []int  `toml:"pcrs"`    // registers of the SHA-256 bank that the root secret is bound to, at provisioning
 }
 
-// Runtime configures ONNX Runtime.
+// Runtime configures ONNX Runtime, and where TensorRT lies.
 type Runtime struct {
 	Library string `toml:"library"` // path of libonnxruntime.so.1; empty searches
-	Threads int    `toml:"threads"` // per engine
-	Workers int    `toml:"workers"` // frames of a modality at a time; 0 is the number of cores divided by threads, at least 1
+	// TensorRT is the folder of TensorRT's libraries, or the path of the engine's; empty searches. A build without the tag
+	// tensorrt does not look there.
+	TensorRT string `toml:"tensorrt"`
+	Threads  int    `toml:"threads"` // per engine
+	Workers  int    `toml:"workers"` // frames of a modality at a time; 0 is the number of cores divided by threads, at least 1
 }
 
 // Models names the bundles in use.

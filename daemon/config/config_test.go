@@ -29,7 +29,7 @@ func TestEveryKey(t *testing.T) {
 	want := Config{
 		Version: 1, StateDir: "/srv/vigil",
 		TPM:     TPM{Address: "unix:/run/swtpm.sock", PCRs: []int{0, 7, 14}},
-		Runtime: Runtime{Library: "/opt/ort/libonnxruntime.so.1", Threads: 4, Workers: 3},
+		Runtime: Runtime{Library: "/opt/ort/libonnxruntime.so.1", TensorRT: "/opt/tensorrt", Threads: 4, Workers: 3},
 		Models:  Models{Face: "face-other", Finger: "finger-other"},
 		Policy: Policy{
 			VerifyThreshold: 0.31, IdentifyThreshold: 0.41, DuplicateThreshold: 0.51, EnrollQuality: 0.4, ProbeQuality: 0.1, Liveness: "required", LivenessThreshold: 0.7,

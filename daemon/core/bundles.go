@@ -14,6 +14,7 @@ import (
 	"vigil/daemon/decide"
 	"vigil/infer"
 	"vigil/infer/builtin"
+	"vigil/infer/chain"
 	"vigil/infer/face"
 	"vigil/infer/finger"
 	"vigil/infer/ort"
@@ -60,8 +61,10 @@ func modalityOf(m *infer.Manifest) (modality, error) {
 // models that are there and wrong.
 func (a *Appliance) openModels(ctx context.Context) error {
 	if a.runtime == nil {
-		rt, err := ort.Open(ort.Options{Library: a.cfg.Runtime.Library, Threads: a.cfg.Runtime.Threads})
+		rt, verdicts, err := chain.Open(ctx, a.links)
+		a.verdicts = verdicts
 		if errors.Is(err, ort.ErrNoLibrary) {
+			err = a.noLibrary(err)
 			a.unready = err
 			a.face.setUnready(err)
 			a.finger.setUnready(err)

@@ -25,6 +25,8 @@ import (
 	"vigil/daemon/decide"
 	"vigil/daemon/vault"
 	"vigil/infer"
+	"vigil/infer/chain"
+	"vigil/infer/trt"
 	"vigil/secure"
 	"vigil/secure/tpm"
 	"vigil/sensors"
@@ -89,9 +91,15 @@ type Appliance struct {
 	device  *secure.Device
 	store   *store.Store
 	runtime infer.Runtime
-	vault   *vault.Vault
-	stats   *Stats
-	health  *health
+	// links are the chain of runtimes, verdicts what became of each; spare is opened when a bundle does not run on runtime.
+	links    []chain.Link
+	verdicts []chain.Verdict
+	spare    *spareRuntime
+	spareMu  sync.Mutex
+	builder  EngineBuilder // nil: none
+	vault    *vault.Vault
+	stats    *Stats
+	health   *health
 
 	face    *Unit
 	finger  *Unit
@@ -117,8 +125,13 @@ type Appliance struct {
 type Options struct {
 	Logger *slog.Logger
 	Now    func() time.Time // nil is time.Now
-	// Runtime runs the models; it becomes the appliance's. nil opens ONNX Runtime as configured.
+	// Runtime runs the models; it becomes the appliance's. nil opens the first of LinksOf.
 	Runtime infer.Runtime
+	// LinksOf makes the runtimes in the order in which they are tried, TensorRT's with the engines of this device; nil
+	// takes RuntimeLinks.
+	LinksOf func(trt.Engines) []chain.Link
+	// Builder builds engines; nil: none can be built.
+	Builder EngineBuilder
 }
 
 // Open brings up an appliance whose state folder was provisioned. Nothing runs yet: see Start. Errors name the part that
@@ -129,7 +142,12 @@ func Open(ctx context.Context, cfg config.Config, o Options) (_ *Appliance, err 
 	}
 	a := &Appliance{
 		cfg: cfg, log: o.Logger.With("room", "core"), now: o.Now, started: o.Now(), runtime: o.Runtime,
-		stats: newStats(), health: newHealth(o.Now), swapped: make(chan struct{}, 1),
+		stats: newStats(), health: newHealth(o.Now), swapped: make(chan struct{}, 1), builder: o.Builder,
+	}
+	if o.LinksOf != nil {
+		a.links = o.LinksOf(a.engineSource)
+	} else {
+		a.links = RuntimeLinks(cfg, a.engineSource)
 	}
 	ahead := decodeAhead(a.workers())
 	a.pictures, a.decoders = sensors.NewPool(ahead), make(chan struct{}, ahead)
@@ -218,6 +236,10 @@ func (a *Appliance) Close() error {
 	for _, u := range a.units() {
 		u.keepCurve(context.Background())
 		errs = append(errs, u.close())
+	}
+	if a.spare != nil {
+		errs = append(errs, a.spare.Close())
+		a.spare = nil
 	}
 	if a.runtime != nil {
 		errs = append(errs, a.runtime.Close())

@@ -14,7 +14,7 @@ func curveSetting(kind string) string { return "curve/" + kind }
 // curveKey names what a curve was measured of: nothing else takes the same time.
 func (u *Unit) curveKey(g *generation) string {
 	a := u.app
-	key := fmt.Sprintf("%s, %s, %d workers, %d threads", g.id, a.runtime.Name(), a.workers(), a.cfg.Runtime.Threads)
+	key := fmt.Sprintf("%s, %s, %d workers, %d threads", g.id, g.runtime.Name(), a.workers(), a.cfg.Runtime.Threads)
 	return key[:min(len(key), 255)]
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"vigil/daemon/decide"
 	"vigil/infer"
+	"vigil/infer/chain"
 	"vigil/infer/face"
 	"vigil/infer/finger"
 	"vigil/store"
@@ -19,6 +20,9 @@ type generation struct {
 	dim     int    // values of a template
 	builtIn bool   // the bundle is the one in the binary
 	recs    []recogniser
+	runtime infer.Runtime // that recs run on: the appliance's
+	// verdicts say why each faster runtime was passed over.
+	verdicts []chain.Verdict
 	gallery *store.Gallery
 	policy  decide.Policy
 	// scorer makes a function for one goroutine that scores two samples as the gallery does; done frees it.
@@ -48,12 +52,21 @@ func (g *generation) close() error {
 func (u *Unit) raise(ctx context.Context, m *infer.Model, builtIn bool) (g *generation, err error) {
 	a := u.app
 	g = &generation{builtIn: builtIn}
+	g.policy, g.scorer = makePolicy(a.cfg.Policy, m.Manifest), faceScorer
 	if u.kind == Finger {
-		g.recs, err = raiseFinger(ctx, a.runtime, m, a.workers())
 		g.policy, g.scorer = fingerPolicy(a.cfg.Policy, m.Manifest), fingerScorer
-	} else if g.recs, err = raiseFace(ctx, a, m); err == nil {
-		g.policy, g.scorer = makePolicy(a.cfg.Policy, m.Manifest), faceScorer
 	}
+	g.runtime, g.verdicts, err = a.onChain(ctx, func(rt infer.Runtime) (err error) {
+		if u.kind == Finger {
+			g.recs, err = raiseFinger(ctx, rt, m, a.workers())
+		} else {
+			g.recs, err = raiseFace(ctx, a, rt, m)
+		}
+		if err != nil { // the next runtime begins anew
+			err, g.recs = errors.Join(err, g.close()), nil
+		}
+		return err
+	})
 	if err != nil {
 		return nil, errors.Join(err, g.close())
 	}
@@ -70,8 +83,8 @@ func (u *Unit) raise(ctx context.Context, m *infer.Model, builtIn bool) (g *gene
 }
 
 // raiseFace makes the pipelines of a face bundle over one set of engines.
-func raiseFace(ctx context.Context, a *Appliance, m *infer.Model) (recs []recogniser, err error) {
-	first, err := face.New(ctx, a.runtime, m)
+func raiseFace(ctx context.Context, a *Appliance, rt infer.Runtime, m *infer.Model) (recs []recogniser, err error) {
+	first, err := face.New(ctx, rt, m)
 	if err != nil {
 		return nil, err
 	}

@@ -12,22 +12,25 @@ import (
 	"vigil/daemon/vault"
 	"vigil/infer"
 	"vigil/infer/builtin"
+	"vigil/infer/chain"
 	"vigil/infer/ort"
 	"vigil/infer/preset"
 )
 
 // ModelInfo describes one imported bundle.
 type ModelInfo struct {
-	ID           string   `json:"id"`
-	Title        string   `json:"title"`
-	Modality     string   `json:"modality"`
-	Licence      string   `json:"licence"`
-	InUse        bool     `json:"in_use"`
-	BuiltIn      bool     `json:"built_in,omitempty"` // in the binary, not sealed
-	Dimension    int      `json:"template_dimension"`
-	TemplateType string   `json:"template_type"`
-	Runtime      string   `json:"runtime,omitempty"` // that runs it, if in use
-	PassedOver   []string `json:"passed_over,omitempty"`
+	ID           string `json:"id"`
+	Title        string `json:"title"`
+	Modality     string `json:"modality"`
+	Licence      string `json:"licence"`
+	InUse        bool   `json:"in_use"`
+	BuiltIn      bool   `json:"built_in,omitempty"` // in the binary, not sealed
+	Dimension    int    `json:"template_dimension"`
+	TemplateType string `json:"template_type"`
+	Runtime      string `json:"runtime,omitempty"` // that runs it, if in use
+	// PassedOver says of every faster runtime why it does not run this bundle; Runtimes has the whole chain.
+	PassedOver []string        `json:"passed_over,omitempty"`
+	Runtimes   []chain.Verdict `json:"runtimes,omitempty"`
 	// Choices say which file of each stage the runtime loads, and why.
 	Choices     []infer.Choice  `json:"choices,omitempty"`
 	SealedBytes int64           `json:"sealed_bytes,omitempty"`
@@ -83,13 +86,10 @@ func (a *Appliance) describe(info *ModelInfo, m *infer.Manifest) {
 		info.Choices = m.Choices(a.runtime.Dialects())
 	}
 	if a.inUse(m.ID) {
-		info.InUse, info.Runtime = true, a.runtime.Name()
-		if g := a.unitOf(m).now(); g != nil && g.id == m.ID {
-			info.Choices = g.choices()
-		}
-		info.PassedOver = []string{
-			"tensorrt: not part of this build (tag tensorrt)",
-			"cuda: not part of this build (tag cuda)",
+		info.InUse = true
+		if g := a.unitOf(m).holding(m.ID); g != nil {
+			info.Runtime, info.Choices = g.runtime.Name(), g.choices()
+			info.PassedOver, info.Runtimes = chain.PassedOver(g.verdicts), g.verdicts
 		}
 	}
 }
@@ -224,10 +224,13 @@ func (a *Appliance) tryModel(ctx context.Context, m *infer.Model) error {
 	if err != nil {
 		return err
 	}
-	if err := p.trial(ctx, a.runtime, m); err != nil {
-		return err
-	}
-	return infer.WarmUp(ctx, a.runtime, m, func(_ infer.Choice, _ time.Duration, err error) error { return err })
+	_, _, err = a.onChain(ctx, func(rt infer.Runtime) error {
+		if err := p.trial(ctx, rt, m); err != nil {
+			return err
+		}
+		return infer.WarmUp(ctx, rt, m, func(_ infer.Choice, _ time.Duration, err error) error { return err })
+	})
+	return err
 }
 
 // ModelReport is what VerifyModel found.
@@ -262,13 +265,19 @@ func (a *Appliance) VerifyModel(ctx context.Context, id string) (ModelReport, er
 	for _, f := range r.Files {
 		r.Good = r.Good && f.Problem == ""
 	}
-	err = infer.WarmUp(ctx, a.runtime, m, func(c infer.Choice, took time.Duration, err error) error {
-		w := WarmUp{Choice: c, Milliseconds: took.Seconds() * 1e3}
-		if err != nil {
-			w.Problem, r.Good = err.Error(), false
-		}
-		r.WarmUps = append(r.WarmUps, w)
-		return ctx.Err()
+	rt, _, err := a.onChain(ctx, func(rt infer.Runtime) error {
+		r.WarmUps = []WarmUp{}
+		return infer.WarmUp(ctx, rt, m, func(c infer.Choice, took time.Duration, err error) error {
+			w := WarmUp{Choice: c, Milliseconds: took.Seconds() * 1e3}
+			if passesOn(err) && rt == a.runtime && len(a.verdicts) > 0 {
+				return err // another runtime may take it, and is asked for all of them
+			}
+			if err != nil {
+				w.Problem, r.Good = err.Error(), false
+			}
+			r.WarmUps = append(r.WarmUps, w)
+			return ctx.Err()
+		})
 	})
 	if err != nil {
 		return r, err
@@ -278,7 +287,7 @@ func (a *Appliance) VerifyModel(ctx context.Context, id string) (ModelReport, er
 	}
 	p, err := modalityOf(m.Manifest)
 	if err == nil {
-		err = p.trial(ctx, a.runtime, m)
+		err = p.trial(ctx, rt, m)
 	}
 	if ctx.Err() != nil {
 		return r, ctx.Err()
@@ -318,8 +327,14 @@ func (a *Appliance) RemoveModel(ctx context.Context, id string) error {
 	if a.inUse(id) {
 		return fmt.Errorf("cannot remove bundle %s: %w: import another, choose it with models.%s in the configuration and restart first", id, ErrModelInUse, a.inUseBy(id))
 	}
+	m, loadErr := a.vault.Load(id) // for its engines; one that does not open is removed all the same
 	if err := a.vault.Remove(id); err != nil {
 		return err
+	}
+	if loadErr == nil {
+		if err := a.forgetEngines(m.Manifest); err != nil {
+			return err
+		}
 	}
 	return a.audit(ctx, "model.remove", "", map[string]any{"model": id}, true)
 }

@@ -187,9 +187,18 @@ func (a *Appliance) inUse(id string) bool {
 	return slices.ContainsFunc(a.units(), func(u *Unit) bool { return u.uses(id) })
 }
 
-func (u *Unit) uses(id string) bool {
+func (u *Unit) uses(id string) bool { return u.holding(id) != nil }
+
+// holding is the bundle of that id if it is at work, as the one in use or its elder; else nil.
+func (u *Unit) holding(id string) *generation {
 	g := u.now()
-	return g != nil && (g.id == id || g.elder != nil && g.elder.id == id)
+	if g != nil && g.id != id {
+		g = g.elder
+	}
+	if g == nil || g.id != id {
+		return nil
+	}
+	return g
 }
 
 // close ends the queue and frees the models.

@@ -1,12 +1,12 @@
+//go:build tensorrt
+
 // The INT8 files for TensorRT, before NVIDIA's own parser and builder. What they take here a TensorRT of today takes:
 // speed and true 8-bit convolutions can be judged on a GPU alone.
 package trt_test
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/json"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -24,10 +25,15 @@ import (
 	"vigil/infer/ort"
 	"vigil/infer/quant"
 	"vigil/infer/quant/onnx"
+	"vigil/infer/trt"
+	"vigil/infer/trt/trttest"
 )
 
 // refused is the open model that is quantised dynamically: the negative control.
 const refused = "antispoof_minifasv2se_128_int8dyn.onnx"
+
+// refusedNode is how the shim writes a node that the parser refuses.
+var refusedNode = regexp.MustCompile(`node "[^"]+" \([^)]+\)`)
 
 // openShapes are the inputs of models that leave sizes open, as the presets use them.
 var openShapes = map[string][]int64{
@@ -37,133 +43,62 @@ var openShapes = map[string][]int64{
 	"antispoof_minifasv2se_128_fp32.onnx": {1, 3, 128, 128},
 }
 
-// childLimit bounds one run of the compiler or of the builder; a model takes about a second.
-const childLimit = 2 * time.Minute
+// buildLimit bounds one build; a model takes about a second.
+const buildLimit = 2 * time.Minute
 
-// builder is the compiled rtxbuild with the generation of headers for the library at hand.
-type builder struct {
-	program, generation, libraries string
+// childEnv makes the test binary a build child.
+const childEnv = "VIGIL_TEST_BUILD_CHILD"
+
+// TestMain lets this binary be the child that builds: NVIDIA's builder may take its process with it.
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) == "1" {
+		if err := trt.RunChild(os.Stdin, os.NewFile(3, "answers"), func() { os.Exit(1) }); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
 }
 
-// answer is what rtxbuild prints.
-type answer struct {
-	Version      int      `json:"version"`
-	Generation   string   `json:"generation"`
-	Parsed       bool     `json:"parsed"`
-	Built        bool     `json:"built"`
-	Layers       int      `json:"layers"`
-	Quantize     int      `json:"quantize"`
-	Dequantize   int      `json:"dequantize"`
-	EngineBytes  int64    `json:"engine_bytes"`
-	ParseSeconds float64  `json:"parse_seconds"`
-	BuildSeconds float64  `json:"build_seconds"`
-	PeakBytes    int64    `json:"peak_bytes"`
-	Log          []string `json:"log"`
-	Errors       []struct {
-		Node, Op, Text string
-		Code           int
-	} `json:"errors"`
-}
-
-// run runs a child process with a time limit and returns what it printed; an exit status of 1 is an answer too.
-func run(t *testing.T, name string, args ...string) []byte {
+// build asks TensorRT-RTX about one model, in a child with limits.
+func build(t *testing.T, model []byte, inputs ...infer.Tensor) (trt.Built, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), childLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), buildLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.WaitDelay = 5 * time.Second
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() == 1 && stdout.Len() > 0 {
-		return stdout.Bytes()
-	}
+	program, err := os.Executable()
 	if err != nil {
-		t.Fatalf("%s %v: %v\n%s", filepath.Base(name), args, err, stderr.Bytes())
-	}
-	return stdout.Bytes()
-}
-
-func decode(t *testing.T, data []byte) (a answer) {
-	t.Helper()
-	if err := json.Unmarshal(data, &a); err != nil {
-		t.Fatalf("rtxbuild printed %q: %v", data, err)
-	}
-	return a
-}
-
-// cache is the folder that scripts/rtx fills; the test skips where it did not.
-func cache(t *testing.T) string {
-	t.Helper()
-	dir := filepath.Join(infertest.Root(t), ".cache", "rtx")
-	for _, need := range []string{"lib/libtensorrt_rtx.so", "headers/cuda_runtime_api.h"} {
-		if _, err := os.Stat(filepath.Join(dir, need)); err != nil {
-			t.Skip("no TensorRT-RTX: run `make setup` on x86-64 with pip and cargo; it says what it cannot fetch")
-		}
-	}
-	if _, err := exec.LookPath("g++"); err != nil {
-		t.Skip("no g++ to compile rtxbuild with: run `make setup`")
-	}
-	return dir
-}
-
-// compile compiles a source of rtxbuild once for its content and these arguments, and returns the result's path.
-func compile(t *testing.T, dir, name, source string, args ...string) string {
-	t.Helper()
-	h := sha256.New()
-	for _, f := range []string{source, "build.h"} {
-		data, err := os.ReadFile(filepath.Join("rtxbuild", f))
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(h, "%s %d %s", f, len(data), data)
-	}
-	fmt.Fprint(h, args)
-	out := filepath.Join(dir, "bin", fmt.Sprintf("%s-%x", name, h.Sum(nil)[:8]))
-	if _, err := os.Stat(out); err == nil {
-		return out
-	}
-	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	part := fmt.Sprintf("%s.%d", out, os.Getpid()) // whole or not at all, also beside another test's
-	args = append([]string{"-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-o", part, filepath.Join("rtxbuild", source)}, args...)
-	run(t, "g++", args...)
-	if err := os.Rename(part, out); err != nil {
+	from, answers, err := os.Pipe()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return out
-}
-
-func compileGeneration(t *testing.T, dir, generation string) string {
-	t.Helper()
-	return compile(t, dir, generation+".so", "build.cc", "-fPIC", "-shared", "-fvisibility=hidden", "-fvisibility-inlines-hidden",
-		"-isystem", filepath.Join(dir, "headers", generation), "-isystem", filepath.Join(dir, "headers"))
-}
-
-// newBuilder asks the library for its version before anything else and compiles what speaks it.
-func newBuilder(t *testing.T) *builder {
-	t.Helper()
-	dir := cache(t)
-	b := &builder{libraries: filepath.Join(dir, "lib"), program: compile(t, dir, "rtxbuild", "main.cc", "-ldl")}
-	a := decode(t, run(t, b.program, b.libraries))
-	if a.Generation == "" {
-		t.Fatalf("rtxbuild knows no headers for version %d of the library", a.Version)
+	defer from.Close()
+	cmd := exec.CommandContext(ctx, program)
+	cmd.Env = append(os.Environ(), childEnv+"=1")
+	cmd.ExtraFiles = []*os.File{answers}
+	cmd.WaitDelay = 5 * time.Second
+	to, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
 	}
-	t.Logf("TensorRT-RTX %d by the headers %s", a.Version, a.Generation)
-	b.generation = compileGeneration(t, dir, a.Generation)
-	return b
-}
-
-// build asks about one model.
-func (b *builder) build(t *testing.T, model []byte) answer {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "model.onnx")
-	if err := os.WriteFile(path, model, 0o600); err != nil {
+	if err = errors.Join(err, answers.Close()); err != nil {
 		t.Fatal(err)
 	}
-	return decode(t, run(t, b.program, b.libraries, b.generation, path))
+	open := 0
+	order := trt.Order{Library: rtx(t), Inputs: inputs, MemoryBytes: 8 << 30, CPUSeconds: 120}
+	engine, built, err := trt.Exchange(to, from, order, model, alloc(&open), nil)
+	if err == nil {
+		err = engine.Close()
+	}
+	if waited := errors.Join(to.Close(), cmd.Wait()); waited != nil && !errors.Is(err, trt.ErrRefused) {
+		t.Fatalf("the child: %v (%v)", waited, err)
+	}
+	if open != 0 {
+		t.Errorf("%d engines are left", open)
+	}
+	return built, err
 }
 
 // noise are smooth random inputs within the range that pictures have in the open models.
@@ -239,7 +174,7 @@ func models(t *testing.T) (paths []string) {
 // TestTensorRTTakesEveryFileOfOurs: NVIDIA's parser reads it, its builder makes an engine of it, no quantisation is lost on
 // the way, and our own checker says the same.
 func TestTensorRTTakesEveryFileOfOurs(t *testing.T) {
-	b := newBuilder(t)
+	rtx(t)
 	rt := infertest.Runtime(t)
 	taken := 0
 	for _, path := range models(t) {
@@ -256,17 +191,17 @@ func TestTensorRTTakesEveryFileOfOurs(t *testing.T) {
 			data := quantised(t, rt, name, model)
 			took := time.Since(start)
 			m := check(t, data)
-			a := b.build(t, data)
-			if !a.Parsed || !a.Built || a.EngineBytes == 0 {
-				t.Fatalf("refused: %+v", a)
+			a, err := build(t, data)
+			if err != nil {
+				t.Fatal(err)
 			}
 			pairs := ops(m)
 			if a.Quantize != pairs["QuantizeLinear"] || a.Dequantize != pairs["DequantizeLinear"] || a.Quantize == 0 {
 				t.Errorf("TensorRT read %d quantise and %d dequantise layers, the file has %d and %d", a.Quantize, a.Dequantize,
 					pairs["QuantizeLinear"], pairs["DequantizeLinear"])
 			}
-			t.Logf("%d layers (%d quantise, %d dequantise), engine of %.1f MB, parsed in %.2f s, built in %.2f s, peak %d MiB; quantised in %.1f s",
-				a.Layers, a.Quantize, a.Dequantize, float64(a.EngineBytes)/1e6, a.ParseSeconds, a.BuildSeconds, a.PeakBytes>>20, took.Seconds())
+			t.Logf("%d layers (%d quantise, %d dequantise), engine of %.1f MB, built in %.2f s, peak %d MiB; quantised in %.1f s",
+				a.Layers, a.Quantize, a.Dequantize, float64(a.Bytes)/1e6, a.Seconds, a.Peak>>20, took.Seconds())
 			taken++
 		})
 	}
@@ -299,14 +234,15 @@ func ops(m *onnx.Model) map[string]int {
 // TestTensorRTRefusesDynamicQuantisation is the control: the parser really judges, and names the nodes that CheckTensorRT
 // names.
 func TestTensorRTRefusesDynamicQuantisation(t *testing.T) {
-	b := newBuilder(t)
+	rtx(t)
 	data, err := os.ReadFile(infertest.Data(t, "models", refused))
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := b.build(t, data)
-	if a.Parsed || a.Built || len(a.Errors) == 0 {
-		t.Fatalf("taken: %+v", a)
+	_, refusal := build(t, data)
+	nodes := refusedNode.FindAllStringSubmatch(fmt.Sprint(refusal), -1)
+	if !errors.Is(refusal, trt.ErrRefused) || len(nodes) == 0 {
+		t.Fatalf("taken, or refused without a node: %v", refusal)
 	}
 	m, err := onnx.Read(data)
 	if err != nil {
@@ -316,17 +252,17 @@ func TestTensorRTRefusesDynamicQuantisation(t *testing.T) {
 	if !errors.Is(ours, quant.ErrTensorRT) {
 		t.Fatalf("CheckTensorRT: %v", ours)
 	}
-	for _, e := range a.Errors {
-		if e.Node == "" || !strings.Contains(ours.Error(), fmt.Sprintf("node %q (%s)", e.Node, e.Op)) {
-			t.Errorf("TensorRT refuses node %q (%s), CheckTensorRT does not", e.Node, e.Op)
+	for _, n := range nodes {
+		if !strings.Contains(ours.Error(), n[0]) {
+			t.Errorf("TensorRT refuses %s, CheckTensorRT does not", n[0])
 		}
 	}
-	t.Logf("refused at %d nodes, the first %q (%s)", len(a.Errors), a.Errors[0].Node, a.Errors[0].Op)
+	t.Logf("refused at %d nodes, the first %s", len(nodes), nodes[0][0])
 }
 
 // TestBrokenPairsAreRefusedByBoth: files that differ from a good one by one rule.
 func TestBrokenPairsAreRefusedByBoth(t *testing.T) {
-	b := newBuilder(t)
+	rtx(t)
 	rt := infertest.Runtime(t)
 	path := infertest.Data(t, "models", "mobilefacenet_foamliu.onnx")
 	model, err := os.ReadFile(path)
@@ -352,10 +288,10 @@ func TestBrokenPairsAreRefusedByBoth(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if a := b.build(t, data); a.Built {
-			t.Errorf("%s: TensorRT takes it", name)
+		if _, err := build(t, data); !errors.Is(err, trt.ErrRefused) {
+			t.Errorf("%s: TensorRT takes it (%v)", name, err)
 		} else {
-			t.Logf("%s: parsed %v, %+v %q", name, a.Parsed, a.Errors, a.Log)
+			t.Logf("%s: %.300v", name, err)
 		}
 	}
 }
@@ -375,17 +311,45 @@ func integerConv(m *onnx.Model) {
 	}
 }
 
-// TestEveryGenerationCompiles: a newer or an Enterprise library finds what speaks its version.
-func TestEveryGenerationCompiles(t *testing.T) {
-	dir := cache(t)
-	folders, err := filepath.Glob(filepath.Join(dir, "headers", "TRT-*"))
-	if err != nil {
-		t.Fatal(err)
+// TestEveryGenerationIsThere: a library of every generation finds what speaks its version, and of each object that does one
+// symbol is to be seen.
+func TestEveryGenerationIsThere(t *testing.T) {
+	fake := trttest.Compiled(t, "fake.c")
+	dir := t.TempDir()
+	trttest.Link(t, dir, "libnvinfer.so.10", fake)
+	for version, want := range map[string]string{"100300": "10.16", "101601": "10.16", "110400": "11.4", "10500": "RTX 1.7", "10701": "RTX 1.7"} {
+		t.Setenv("VIGIL_FAKE_VERSION", version)
+		l, err := trt.Inspect(dir)
+		if errors.Is(err, trt.ErrUnsupported) {
+			t.Skipf("%v: scripts/trt says which headers it cannot fetch", err)
+		}
+		if err != nil || l.Headers != want {
+			t.Errorf("version %s: headers %q, want %q (%v)", version, l.Headers, want, err)
+		}
 	}
-	if len(folders) != 6 {
-		t.Errorf("%d generations of headers, six are pinned", len(folders))
+	objects, err := filepath.Glob(filepath.Join("gen", "*.syso"))
+	if err != nil || len(objects) != len(trt.Generations) {
+		t.Fatalf("objects %v, %v", objects, err)
 	}
-	for _, f := range folders {
-		compileGeneration(t, dir, filepath.Base(f))
+	for _, o := range objects {
+		f, err := elf.Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		symbols, err := f.Symbols()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range symbols {
+			if elf.ST_BIND(s.Info) != elf.STB_LOCAL && s.Section != elf.SHN_UNDEF && !strings.HasPrefix(s.Name, "vigil_trt_gen") {
+				t.Errorf("%s shows %s: it could meet that of another generation", o, s.Name)
+			}
+			if s.Section == elf.SHN_UNDEF && strings.HasPrefix(s.Name, "_Z") {
+				t.Errorf("%s needs %s: a C++ library that nobody links", o, s.Name)
+			}
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
