@@ -52,10 +52,6 @@ func (g *generation) close() error {
 func (u *Unit) raise(ctx context.Context, m *infer.Model, builtIn bool) (g *generation, err error) {
 	a := u.app
 	g = &generation{builtIn: builtIn}
-	g.policy, g.scorer = makePolicy(a.cfg.Policy, m.Manifest), faceScorer
-	if u.kind == Finger {
-		g.policy, g.scorer = fingerPolicy(a.cfg.Policy, m.Manifest), fingerScorer
-	}
 	g.runtime, g.verdicts, err = a.onChain(ctx, func(rt infer.Runtime) (err error) {
 		if u.kind == Finger {
 			g.recs, err = raiseFinger(ctx, rt, m, a.workers())
@@ -69,6 +65,11 @@ func (u *Unit) raise(ctx context.Context, m *infer.Model, builtIn bool) (g *gene
 	})
 	if err != nil {
 		return nil, errors.Join(err, g.close())
+	}
+	if u.kind == Finger {
+		g.policy, g.scorer = fingerPolicy(a.cfg.Policy, m.Manifest), fingerScorer
+	} else {
+		g.policy, g.scorer = makePolicy(a.cfg.Policy, m.Manifest), faceScorer
 	}
 	g.id, g.dim = m.Manifest.ID, g.recs[0].Dimension()
 	g.gallery = a.store.Gallery(g.id)
