@@ -104,6 +104,7 @@ type Appliance struct {
 	sensors  []*sensor
 	watchers watchers
 	fleet    fleetState
+	serving  serving
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
 }
@@ -203,6 +204,7 @@ func (a *Appliance) Close() error {
 	}
 	a.running.Wait()
 	a.watchers.close()
+	a.serving.news.tell()
 	for _, u := range a.units() {
 		errs = append(errs, u.close())
 	}

@@ -6,30 +6,30 @@ import (
 	"time"
 
 	"vigil/daemon/decide"
-	"vigil/sensors/picture"
 	"vigil/store"
 )
 
 // dominance is how much larger (in area) the main face of a picture must be than the next one.
 const dominance = 2
 
-// Picture is one JPEG or PNG of the API.
+// Picture is one JPEG or PNG of the API, or raw pixels. Whoever takes one borrows its bytes until it returns.
 type Picture struct {
 	Data []byte
 	DPI  float64 // of a fingerprint; 0 means 500
+	Raw  *Raw    // what Data is where it is neither JPEG nor PNG
 }
 
 // withPicture decodes a picture, finds its faces or finger and calls fn with them, the largest first. They are gone when
 // it returns.
 func (u *Unit) withPicture(ctx context.Context, pic Picture, fn func(seen []presentation) error) error {
-	if err := picture.Check(pic.Data); err != nil {
+	if err := pic.check(); err != nil {
 		return err
 	}
 	if err := u.acquire(ctx); err != nil {
 		return err
 	}
 	defer u.release()
-	f, err := picture.Decode(ctx, u.app.pictures, pic.Data)
+	f, err := pic.frame(ctx, u.app.pictures)
 	if err != nil {
 		return err
 	}

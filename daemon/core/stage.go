@@ -1,0 +1,61 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"vigil/infer"
+)
+
+// ErrNoStage: no bundle in use has that stage, or it has no model.
+var ErrNoStage = errors.New("no such stage in a bundle in use")
+
+// StageRef names a model of a bundle in use.
+type StageRef struct {
+	Bundle, Stage   string
+	Inputs, Outputs []infer.Tensor
+	Runtime         string
+}
+
+// Stages lists the models of the bundles in use, in the order of modalities and stages.
+func (a *Appliance) Stages() ([]StageRef, error) {
+	var list []StageRef
+	for _, u := range a.units() {
+		if u.ready() != nil {
+			continue
+		}
+		m, _, err := a.loadBundle(u.rec.ModelID())
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range m.Manifest.Stages {
+			if s.File != "" {
+				list = append(list, StageRef{m.Manifest.ID, s.Name, s.Inputs, s.Outputs, a.runtime.Name()})
+			}
+		}
+	}
+	return list, nil
+}
+
+// LoadStage loads the model of a stage a second time, beside the one that decides, so that whoever uses it holds nobody up.
+// The caller closes the engine, before the appliance. Errors: ErrNoStage, those of the bundle and of the runtime.
+func (a *Appliance) LoadStage(ctx context.Context, ref StageRef) (infer.Engine, error) {
+	if !a.inUse(ref.Bundle) {
+		return nil, fmt.Errorf("%w: %s", ErrNoStage, ref.Bundle)
+	}
+	m, _, err := a.loadBundle(ref.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	s := m.Manifest.Stage(ref.Stage)
+	if s == nil || s.File == "" {
+		return nil, fmt.Errorf("%w: %s.%s", ErrNoStage, ref.Bundle, ref.Stage)
+	}
+	w, err := m.Open(s.Choose(a.runtime.Dialects()).File)
+	if err != nil {
+		return nil, err
+	}
+	engine, err := a.runtime.Load(ctx, w.Bytes(), s.Inputs, s.Outputs)
+	return engine, errors.Join(err, w.Close())
+}
