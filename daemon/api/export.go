@@ -8,24 +8,22 @@ import (
 
 // exportModel streams a bundle as a tar. An error before the first byte is a problem like any other; after it the
 // connection is cut, so that nobody takes half a tar for a whole one.
-func (h *handler) exportModel(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, h.bodyBytes)
+func (h *handler) exportModel(w http.ResponseWriter, r request) {
 	out := &tarAnswer{w: w, h: h}
 	err := h.export(out, r)
 	switch {
 	case err == nil:
 	case !out.begun:
-		h.answer(w, nil, err)
+		h.answer(w, http.StatusOK, nil, err)
 	default:
 		h.log.Error("export was cut off", "model", r.PathValue("id"), "err", err)
 		panic(http.ErrAbortHandler)
 	}
 }
 
-func (h *handler) export(out *tarAnswer, r *http.Request) error {
+func (h *handler) export(out *tarAnswer, r request) error {
 	var q ExportRequest
-	lift := func() { h.deadline(http.NewResponseController(out.w).SetReadDeadline(time.Time{})) }
-	if err := body(request{r, lift}, &q); err != nil {
+	if err := body(r, &q); err != nil {
 		return err
 	}
 	if !q.InClear {

@@ -3,6 +3,8 @@ package core
 import (
 	"context"
 	"crypto"
+
+	"vigil/daemon/config"
 )
 
 type callerKey struct{}
@@ -34,3 +36,6 @@ func noteCaller(ctx context.Context, detail map[string]any) map[string]any {
 
 // TLSSigner is the device's TLS key, which never leaves the TPM. It signs until Close.
 func (a *Appliance) TLSSigner() crypto.Signer { return a.device.Signer() }
+
+// APIConfig is how the local interface is configured.
+func (a *Appliance) APIConfig() config.API { return a.cfg.API }

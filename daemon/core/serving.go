@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -71,3 +72,27 @@ func (a *Appliance) LastEvent() uint64 { return a.store.AuditEnd() }
 // News returns a channel that is closed when there are new events, or when the appliance closes. Ask for it before Events,
 // so that none is missed.
 func (a *Appliance) News() <-chan struct{} { return a.serving.news.next() }
+
+// Ready is nil while the device can recognise somebody, else why it cannot.
+func (a *Appliance) Ready() error {
+	var why error
+	for _, u := range a.units() {
+		err := u.ready()
+		if err == nil {
+			return nil
+		}
+		if why == nil || errors.Is(why, ErrOff) {
+			why = err
+		}
+	}
+	return why
+}
+
+// Sensors lists the sensors with their state.
+func (a *Appliance) Sensors() []SensorStatus {
+	list := []SensorStatus{}
+	for _, s := range a.allSensors() {
+		list = append(list, s.status())
+	}
+	return list
+}

@@ -18,6 +18,16 @@ type StageRef struct {
 	Runtime         string
 }
 
+// BundlesInUse are the ids of the bundles in use, in the order of modalities.
+func (a *Appliance) BundlesInUse() (ids []string) {
+	for _, u := range a.units() {
+		if u.ready() == nil {
+			ids = append(ids, u.rec.ModelID())
+		}
+	}
+	return ids
+}
+
 // Stages lists the models of the bundles in use, in the order of modalities and stages.
 func (a *Appliance) Stages() ([]StageRef, error) {
 	var list []StageRef
