@@ -52,7 +52,7 @@ var bans = []ban{
 	{"go.etcd.io/bbolt", []string{"vigil/store"}, "one owner of the database"},
 	{"github.com/eclipse/paho.mqtt.golang", []string{"vigil/fleet", "vigil/fleet/fleettest"}, "one owner of the link"},
 	{"gonum.org/v1/plot", []string{"vigil/infer/eval/report"}, "one place that draws"},
-	{"vigil/secure/securetest", []string{"vigil/daemon", "vigil/daemon/daemontest", "vigil/store/storetest"}, "a software TPM is for tests and the demo"},
+	{"vigil/secure/securetest", []string{"vigil/daemon", "vigil/daemon/daemontest", "vigil/store/storetest", "vigil/bench/api"}, "a software TPM is for tests and the demo"},
 	{"vigil/fleet/fleettest", []string{"vigil/daemon"}, "a throw-away authority is for tests and the demo"},
 }
 

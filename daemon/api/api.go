@@ -107,14 +107,14 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ctx := core.WithCaller(withClient(r.Context(), c), c.who)
-	if text := r.Header.Get(deadlineHeader); text != "" {
-		ms, err := strconv.Atoi(text)
-		if err != nil || ms < 1 || ms > maxDeadlineMS {
-			h.answer(out, http.StatusOK, nil, fmt.Errorf("%w: %s: %q: 1 to %d milliseconds", errBadRequest, deadlineHeader, text, maxDeadlineMS))
-			return
-		}
+	wait, err := deadlineOf(r)
+	if err != nil {
+		h.answer(out, http.StatusOK, nil, err)
+		return
+	}
+	if wait > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Duration(ms)*time.Millisecond)
+		ctx, cancel = context.WithTimeout(ctx, wait)
 		defer cancel()
 	}
 	h.mux.ServeHTTP(out, r.WithContext(ctx))
@@ -125,6 +125,31 @@ const (
 	deadlineHeader = "Vigil-Deadline-Ms"
 	maxDeadlineMS  = 60_000
 )
+
+// deadlineOf is how long the client waits, 0 for as long as it takes.
+func deadlineOf(r *http.Request) (time.Duration, error) {
+	text, ok, err := header(r, deadlineHeader)
+	if err != nil || !ok {
+		return 0, err
+	}
+	ms, err := strconv.Atoi(text)
+	if err != nil || ms < 1 || ms > maxDeadlineMS {
+		return 0, fmt.Errorf("%w: %s: %q: 1 to %d milliseconds", errBadRequest, deadlineHeader, text, maxDeadlineMS)
+	}
+	return time.Duration(ms) * time.Millisecond, nil
+}
+
+// header is the value of a header that may be there once.
+func header(r *http.Request, name string) (value string, ok bool, err error) {
+	switch list := r.Header.Values(name); len(list) {
+	case 0:
+		return "", false, nil
+	case 1:
+		return list[0], true, nil
+	default:
+		return "", true, fmt.Errorf("%w: the header %s is there %d times", errBadRequest, name, len(list))
+	}
+}
 
 // clientOf is who sends a request that passed ServeHTTP.
 func clientOf(ctx context.Context) *client {
@@ -224,8 +249,8 @@ func queryOf(r *http.Request, known []openapi.Param) (url.Values, error) {
 		if !slices.ContainsFunc(known, func(p openapi.Param) bool { return p.In == openapi.Query && p.Name == name }) {
 			return nil, fmt.Errorf("%w: query: unknown parameter %q", errBadRequest, name)
 		}
-		if len(values) != 1 {
-			return nil, fmt.Errorf("%w: query: %s is there %d times", errBadRequest, name, len(values))
+		if len(values) != 1 || values[0] == "" {
+			return nil, fmt.Errorf("%w: query: %s must be there once, with a value, or not at all", errBadRequest, name)
 		}
 	}
 	return q, nil

@@ -120,7 +120,7 @@ func TestBadRequests(t *testing.T) {
 		{"no base64", "POST", "/v1/identify", `{"picture":"*"}`, 400, "bad_request", "base64"},
 		{"another type", "POST", "/v1/identify", `<x/>`, 400, "bad_request", "body"},
 		{"unknown parameter", "GET", "/v1/status?x=1", "", 400, "bad_request", `unknown parameter "x"`},
-		{"parameter twice", "GET", "/v1/subjects?limit=1&limit=2", "", 400, "bad_request", "2 times"},
+		{"parameter twice", "GET", "/v1/subjects?limit=1&limit=2", "", 400, "bad_request", "must be there once"},
 		{"parameters beside JSON", "POST", "/v1/identify?dpi=500", `{}`, 400, "bad_request", "in the body"},
 		{"resolution of nothing", "POST", "/v1/identify", `{"picture":"AA==","dpi":-1}`, 400, "bad_request", "dpi -1"},
 		{"no such enrolment", "GET", "/v1/enrollments/x", "", 404, "no_enrollment", "given up"},

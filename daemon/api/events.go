@@ -68,15 +68,18 @@ func (h *handler) newStream(w http.ResponseWriter, r request) (*stream, error) {
 	s := &stream{h: h, w: w, rc: http.NewResponseController(w)}
 	last := h.app.LastEvent()
 	s.after = last
-	for name, text := range map[string]string{"after": r.query.Get("after"), "Last-Event-ID": r.Header.Get("Last-Event-ID")} {
-		if text == "" || name == "after" && r.Header.Get("Last-Event-ID") != "" { // the header is the newer of the two
-			continue
+	const lastID = "Last-Event-ID"
+	text, given, err := header(r.Request, lastID) // newer than the query, where a client comes back
+	if err != nil {
+		return nil, err
+	}
+	if !given {
+		text, given = r.query.Get("after"), r.query.Has("after")
+	}
+	if given {
+		if s.after, err = strconv.ParseUint(text, 10, 63); err != nil || s.after > last {
+			return nil, fmt.Errorf("%w: after event %q: 0 to %d, the number of the last event", errBadRequest, text, last)
 		}
-		n, err := strconv.ParseUint(text, 10, 63)
-		if err != nil || n > last {
-			return nil, fmt.Errorf("%w: %s %q: 0 to %d, the number of the last event", errBadRequest, name, text, last)
-		}
-		s.after = n
 	}
 	if text := r.query.Get("types"); text != "" {
 		s.types = map[string]bool{}

@@ -90,7 +90,11 @@ func (h *handler) infer(w http.ResponseWriter, r request) {
 
 func (h *handler) inferBody(r request) (body []byte, jsonLength int, err error) {
 	headerLength := -1
-	if text := r.Header.Get(kserve.HeaderLength); text != "" {
+	text, ok, err := header(r.Request, kserve.HeaderLength)
+	if err != nil {
+		return nil, 0, err
+	}
+	if ok {
 		if headerLength, err = strconv.Atoi(text); err != nil || headerLength < 0 {
 			return nil, 0, fmt.Errorf("%w: %s: %q is no length", kserve.ErrRequest, kserve.HeaderLength, text)
 		}

@@ -62,7 +62,9 @@ func bounded(p openapi.Param, low, high float64) openapi.Param {
 }
 
 func oneOf(p openapi.Param, values ...string) openapi.Param {
-	p.Schema.Enum = values
+	for _, v := range values {
+		p.Schema.Enum = append(p.Schema.Enum, v)
+	}
 	return p
 }
 

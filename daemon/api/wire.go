@@ -16,9 +16,9 @@ const (
 
 // EnrollRequest enrols a person, from pictures or at a sensor: one of the two.
 type EnrollRequest struct {
-	Name     string   `json:"name,omitempty" schema:"minlen=1,maxlen=200" doc:"of a new person"`
-	Subject  string   `json:"subject,omitempty" schema:"pattern=^[0-9a-f]{32}$" doc:"adds to a person who is enrolled; then without a name"`
-	Modality string   `json:"modality,omitempty" schema:"enum=face|finger" doc:"what the pictures show; face if left out, unless faces are switched off"`
+	Name     string   `json:"name,omitempty" schema:"maxlen=200" doc:"of a new person"`
+	Subject  string   `json:"subject,omitempty" schema:"pattern=^([0-9a-f]{32})?$" doc:"adds to a person who is enrolled; then without a name"`
+	Modality string   `json:"modality,omitempty" schema:"enum=face|finger|" doc:"what the pictures show; face if left out, unless faces are switched off"`
 	DPI      float64  `json:"dpi,omitempty" schema:"min=0,max=5000" doc:"resolution of pictures of fingers; 500 if left out"`
 	Pictures [][]byte `json:"pictures,omitempty" schema:"maxitems=16" doc:"JPEG or PNG"`
 	Sensor   string   `json:"sensor,omitempty" doc:"instead of pictures: takes the person in front of this sensor"`
@@ -26,24 +26,24 @@ type EnrollRequest struct {
 
 // MatchRequest is a picture to verify or identify.
 type MatchRequest struct {
-	Subject  string  `json:"subject,omitempty" schema:"pattern=^[0-9a-f]{32}$" doc:"verify only: who is claimed"`
+	Subject  string  `json:"subject,omitempty" schema:"pattern=^([0-9a-f]{32})?$" doc:"verify only: who is claimed"`
 	Picture  []byte  `json:"picture" doc:"JPEG or PNG"`
-	Modality string  `json:"modality,omitempty" schema:"enum=face|finger" doc:"what the picture shows; face if left out, unless faces are switched off"`
+	Modality string  `json:"modality,omitempty" schema:"enum=face|finger|" doc:"what the picture shows; face if left out, unless faces are switched off"`
 	DPI      float64 `json:"dpi,omitempty" schema:"min=0,max=5000" doc:"resolution of a picture of a finger; 500 if left out"`
 }
 
 // IdentifyRequest is a MatchRequest without a claim.
 type IdentifyRequest struct {
 	Picture  []byte  `json:"picture" doc:"JPEG or PNG"`
-	Modality string  `json:"modality,omitempty" schema:"enum=face|finger" doc:"what the picture shows; face if left out, unless faces are switched off"`
+	Modality string  `json:"modality,omitempty" schema:"enum=face|finger|" doc:"what the picture shows; face if left out, unless faces are switched off"`
 	DPI      float64 `json:"dpi,omitempty" schema:"min=0,max=5000" doc:"resolution of a picture of a finger; 500 if left out"`
 }
 
 // EnrollmentRequest begins an enrolment picture by picture.
 type EnrollmentRequest struct {
-	Name     string `json:"name,omitempty" schema:"minlen=1,maxlen=200" doc:"of a new person"`
-	Subject  string `json:"subject,omitempty" schema:"pattern=^[0-9a-f]{32}$" doc:"adds to a person who is enrolled; then without a name"`
-	Modality string `json:"modality,omitempty" schema:"enum=face|finger" doc:"what the pictures show; face if left out, unless faces are switched off"`
+	Name     string `json:"name,omitempty" schema:"maxlen=200" doc:"of a new person"`
+	Subject  string `json:"subject,omitempty" schema:"pattern=^([0-9a-f]{32})?$" doc:"adds to a person who is enrolled; then without a name"`
+	Modality string `json:"modality,omitempty" schema:"enum=face|finger|" doc:"what the pictures show; face if left out, unless faces are switched off"`
 }
 
 // SampleRequest is one picture of an enrolment.

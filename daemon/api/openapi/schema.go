@@ -81,6 +81,9 @@ func orNull(s *Schema) *Schema {
 	if name, ok := s.Type.(string); ok {
 		c := *s
 		c.Type = []string{name, "null"}
+		if len(c.Enum) > 0 {
+			c.Enum = append(slices.Clone(c.Enum), nil)
+		}
 		return &c
 	}
 	if s.Ref == "" {
@@ -181,6 +184,9 @@ func (s *Schemas) addFields(out *Schema, t reflect.Type, strict bool) error {
 		if p, err = hint(p, f.Tag.Get("schema")); err != nil {
 			return fmt.Errorf("%v.%s: %w", t, f.Name, err)
 		}
+		if optional && strict { // encoding/json takes null for a field that is left out
+			p = orNull(p)
+		}
 		if text := f.Tag.Get("doc"); text != "" {
 			c := *p
 			c.Description = text
@@ -211,7 +217,10 @@ func hint(s *Schema, tag string) (*Schema, error) {
 		whole := int(n)
 		switch key {
 		case "enum":
-			c.Enum, err = strings.Split(value, "|"), nil
+			for v := range strings.SplitSeq(value, "|") {
+				c.Enum = append(c.Enum, v)
+			}
+			err = nil
 		case "pattern":
 			c.Pattern, err = value, nil
 		case "min":
