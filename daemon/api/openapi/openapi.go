@@ -73,7 +73,7 @@ type Schema struct {
 	Format           string             `json:"format,omitempty"`
 	ContentEncoding  string             `json:"contentEncoding,omitempty"`
 	Pattern          string             `json:"pattern,omitempty"`
-	Enum             []any           `json:"enum,omitempty"`
+	Enum             []any              `json:"enum,omitempty"`
 	Const            any                `json:"const,omitempty"`
 	Default          any                `json:"default,omitempty"`
 	Minimum          *float64           `json:"minimum,omitempty"`
