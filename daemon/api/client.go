@@ -178,7 +178,10 @@ func (c *Client) Subjects(ctx context.Context) ([]Subject, error) {
 	all := []Subject{}
 	for after := ""; ; {
 		var page SubjectList
-		q := url.Values{"after": {after}, "limit": {strconv.Itoa(maxPage)}}
+		q := url.Values{"limit": {strconv.Itoa(maxPage)}}
+		if after != "" {
+			q.Set("after", after)
+		}
 		if err := c.do(ctx, http.MethodGet, "/v1/subjects?"+q.Encode(), nil, &page); err != nil {
 			return nil, err
 		}

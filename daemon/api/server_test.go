@@ -65,7 +65,7 @@ func settled(t *testing.T, what string, limit int, count func() int) {
 	}
 }
 
-func connect(t *testing.T, socket string) net.Conn {
+func connect(t testing.TB, socket string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
@@ -79,7 +79,7 @@ func connect(t *testing.T, socket string) net.Conn {
 }
 
 // get sends a whole request.
-func get(t *testing.T, conn net.Conn) {
+func get(t testing.TB, conn net.Conn) {
 	t.Helper()
 	if _, err := fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: vigild\r\n\r\n"); err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func get(t *testing.T, conn net.Conn) {
 }
 
 // answered reads the status of one answer.
-func answered(t *testing.T, conn net.Conn) int {
+func answered(t testing.TB, conn net.Conn) int {
 	t.Helper()
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
