@@ -101,6 +101,10 @@ func (h *handler) Close() error {
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out := &recorder{ResponseWriter: w, route: "none", start: time.Now(), kserve: r.URL.Path == "/v2" || strings.HasPrefix(r.URL.Path, "/v2/")}
 	defer h.counters.request(out, r.Method)
+	if len(r.TransferEncoding) > 0 && r.ProtoMajor == 1 {
+		// A length may have stood beside it, which net/http has dropped: then the connection must not be used again (RFC 9112, 6.1).
+		w.Header().Set("Connection", "close")
+	}
 	c, err := h.identify(r)
 	if err != nil {
 		h.answer(out, http.StatusOK, nil, err)

@@ -45,7 +45,7 @@ func (t *Token) Expired(now time.Time) bool { return !t.Expires.IsZero() && !now
 // storedToken is a token as the store keeps it, sealed like every setting.
 type storedToken struct {
 	Token
-	Hash [sha256.Size]byte `json:"hash"` // SHA-256 of the secret, which has 256 random bits: nothing slower is needed
+	Hash []byte `json:"hash"` // SHA-256 of the secret, which has 256 random bits: nothing slower is needed
 }
 
 // tokenTable is the tokens in memory, read at first use.
@@ -128,8 +128,8 @@ func (a *Appliance) CreateToken(ctx context.Context, name, scope string, life ti
 	if err != nil {
 		return Token{}, "", err
 	}
-	now := a.now().UTC()
-	list := slices.DeleteFunc(slices.Clone(old), func(s storedToken) bool { return s.Expired(now) })
+	now := a.now().UTC().Truncate(time.Second) // shorter in the store
+	list := slices.DeleteFunc(slices.Clone(old), func(s storedToken) bool { return s.Expired(a.now()) })
 	if len(list) >= MaxTokens {
 		return Token{}, "", fmt.Errorf("%w: there are %d: revoke one first (`vigild token list`)", ErrTokens, len(list))
 	}
@@ -142,7 +142,8 @@ func (a *Appliance) CreateToken(ctx context.Context, name, scope string, life ti
 	if life > 0 {
 		made.Expires = now.Add(life)
 	}
-	list = append(list, storedToken{made, sha256.Sum256([]byte(secret))})
+	sum := sha256.Sum256([]byte(secret))
+	list = append(list, storedToken{made, sum[:]})
 	if err := a.changeTokens(ctx, list, "token.create", made); err != nil {
 		return Token{}, "", err
 	}
@@ -190,7 +191,7 @@ func (a *Appliance) TokenOf(ctx context.Context, secret string) (Token, error) {
 	}
 	sum, found := sha256.Sum256([]byte(secret)), -1
 	for i := range list {
-		if subtle.ConstantTimeCompare(sum[:], list[i].Hash[:]) == 1 {
+		if subtle.ConstantTimeCompare(sum[:], list[i].Hash) == 1 {
 			found = i
 		}
 	}
