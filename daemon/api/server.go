@@ -86,6 +86,7 @@ func serveAll(ctx context.Context, path string, a *core.Appliance, log *slog.Log
 	s.serve(l, nil, h.counters, log, b)
 	if tcp != nil {
 		s.addr = tcp.Addr()
+		log.Info("serving the network", "room", "api", "address", s.addr.String())
 		s.serve(tcp, t, h.counters, log, b)
 	}
 	return s, nil
