@@ -20,6 +20,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -121,8 +122,10 @@ func (d *device) figures(ctx context.Context) error {
 	total := map[string]float64{}
 	for line := range strings.Lines(string(body)) {
 		if m := requests.FindStringSubmatch(strings.TrimSpace(line)); m != nil {
-			var n float64
-			fmt.Sscan(m[2], &n)
+			n, err := strconv.ParseFloat(m[2], 64)
+			if err != nil {
+				return fmt.Errorf("the daemon's figures: %q: %w", line, err)
+			}
 			total[m[1]] += n
 		}
 	}

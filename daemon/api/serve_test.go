@@ -187,8 +187,15 @@ func (s *served) url(way, path string) string {
 	return "https://" + s.server.Addr().String() + path
 }
 
+// reply is the head of an answer.
+type reply struct {
+	StatusCode, ProtoMajor int
+	Status, Proto          string
+	Header                 http.Header
+}
+
 // fetch sends a request and returns status, headers and body.
-func (s *served) fetch(t testing.TB, way, cert, method, path, token string, body io.Reader) (*http.Response, []byte) {
+func (s *served) fetch(t testing.TB, way, cert, method, path, token string, body io.Reader) (reply, []byte) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, s.url(way, path), body)
 	if err != nil {
@@ -206,7 +213,7 @@ func (s *served) fetch(t testing.TB, way, cert, method, path, token string, body
 	if err != nil {
 		t.Fatal(err)
 	}
-	return resp, data
+	return reply{resp.StatusCode, resp.ProtoMajor, resp.Status, resp.Proto, resp.Header}, data
 }
 
 var ways = []string{"socket 1", "socket 2", "TLS 1", "TLS 2"}

@@ -24,7 +24,6 @@ type Enrollment struct {
 	samples  []sample
 	model    string // that made the samples
 	attempts int
-	e        Enrolled
 	attacks  attackCount
 }
 

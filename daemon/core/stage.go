@@ -8,7 +8,7 @@ import (
 	"vigil/infer"
 )
 
-// ErrNoStage: no bundle in use has that stage, or it has no model.
+// ErrNoStage means that no bundle in use has that stage, or that the stage has no model.
 var ErrNoStage = errors.New("no such stage in a bundle in use")
 
 // StageRef names a model of a bundle in use.
