@@ -6,7 +6,7 @@ LDFLAGS    := -X vigil/daemon/core.Version=$(VERSION)
 GOTEST     := go test -race -timeout 15m
 export VIGIL_DATA
 
-.PHONY: build appliance build-gpu demo-gpu-tags demo test lfw bench bench-fvc bench-models bench-models-no-vnni bench-overhead bench-serving bench-quant bench-overload soak soak-swap fuzz lint setup clean
+.PHONY: build appliance build-gpu demo-gpu-tags demo test lfw bench bench-fvc bench-models bench-models-no-vnni bench-overhead bench-serving bench-quant bench-overload api-fuzz soak soak-swap fuzz lint setup clean
 
 build: ## the binary, for this machine
 	@scripts/setup build
@@ -97,6 +97,12 @@ bench-quant: ## our quantisation against Microsoft's on the same pictures; ONNX'
 	@scripts/setup demo
 	@bench/setup
 	@go run ./bench/peer $(BENCHFLAGS)
+
+api-fuzz: ## third-party tools against a real daemon: openapi-spec-validator, Schemathesis over mutual TLS, Triton's client; APIFUZZ="-time 10m -seed 2"
+	@scripts/setup demo
+	@bench/api/setup
+	@$(MAKE) --no-print-directory -s build
+	@go run ./bench/api $(APIFUZZ)
 
 soak: ## 10,000 frames: goroutines, descriptors and memory must stay flat
 	@scripts/setup demo

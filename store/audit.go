@@ -142,3 +142,6 @@ func decodeAudit(plain []byte) (event AuditEvent, ok bool) {
 	err := json.Unmarshal(plain, &event)
 	return event, err == nil && event.Type != ""
 }
+
+// AuditEnd is the sequence number of the last durable audit event, 0 for none.
+func (s *Store) AuditEnd() uint64 { return s.header.Load().AuditSeq }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"image"
 	"image/jpeg"
 	"io"
@@ -32,12 +33,31 @@ import (
 func opened(t testing.TB, d *daemontest.Device) (*core.Appliance, http.Handler) {
 	t.Helper()
 	a := d.Open(t)
+	h := newHandler(a, &access{}, quiet(), maxBodyBytes)
 	t.Cleanup(func() {
-		if err := a.Close(); err != nil {
+		if err := errors.Join(h.Close(), a.Close()); err != nil {
 			t.Error(err)
 		}
 	})
-	return a, Handler(a, quiet())
+	return a, local(declared(t, h))
+}
+
+// declared fails the test when a route answers what the document does not know.
+func declared(t testing.TB, h *handler) http.Handler {
+	t.Helper()
+	known := map[string]bool{}
+	for i := range routes {
+		for _, a := range routes[i].answers() {
+			known[fmt.Sprint(routes[i].Method, " ", routes[i].Path, " ", a.Status)] = true
+		}
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out := &recorder{ResponseWriter: w}
+		h.ServeHTTP(out, r)
+		if _, pattern := h.mux.Handler(r); pattern != "/" && !known[fmt.Sprint(pattern, " ", out.status)] {
+			t.Errorf("%s answers %d, which the document does not know", pattern, out.status)
+		}
+	})
 }
 
 // send sends a request to the handler in this process.
@@ -98,6 +118,20 @@ func TestBadRequests(t *testing.T) {
 		{"unknown field", "POST", "/v1/enroll", `{"nam":"Ann"}`, 400, "bad_request", `unknown field "nam"`},
 		{"wrong type", "POST", "/v1/verify", `{"subject":1}`, 400, "bad_request", "subject"},
 		{"no base64", "POST", "/v1/identify", `{"picture":"*"}`, 400, "bad_request", "base64"},
+		{"another type", "POST", "/v1/identify", `<x/>`, 400, "bad_request", "body"},
+		{"unknown parameter", "GET", "/v1/status?x=1", "", 400, "bad_request", `unknown parameter "x"`},
+		{"parameter twice", "GET", "/v1/subjects?limit=1&limit=2", "", 400, "bad_request", "must be there once"},
+		{"parameters beside JSON", "POST", "/v1/identify?dpi=500", `{}`, 400, "bad_request", "in the body"},
+		{"resolution of nothing", "POST", "/v1/identify", `{"picture":"AA==","dpi":-1}`, 400, "bad_request", "dpi -1"},
+		{"no such enrolment", "GET", "/v1/enrollments/x", "", 404, "no_enrollment", "given up"},
+		{"enrolment of two", "POST", "/v1/enrollments", `{"name":"a","subject":"b"}`, 400, "bad_request", "not both"},
+		{"enrolment of nobody", "POST", "/v1/enrollments", `{}`, 400, "invalid", "a name has"},
+		{"token of no scope", "POST", "/v1/tokens", `{"name":"a","scope":"root"}`, 400, "invalid", "one of viewer"},
+		{"token of no name", "POST", "/v1/tokens", `{"name":"","scope":"viewer"}`, 400, "invalid", "1 to 63"},
+		{"token of the past", "POST", "/v1/tokens", `{"name":"a","scope":"viewer","expires_seconds":-1}`, 400, "bad_request", "expires_seconds"},
+		{"no such token", "DELETE", "/v1/tokens/x", "", 404, "no_token", "x"},
+		{"events of the future", "GET", "/v1/events?after=99999", "", 400, "bad_request", "number of the last event"},
+		{"events of no number", "GET", "/v1/events?after=x", "", 400, "bad_request", "number of the last event"},
 		{"two values", "POST", "/v1/identify", `{} {}`, 400, "bad_request", "behind the JSON value"},
 		{"garbage behind", "POST", "/v1/identify", `{}]`, 400, "bad_request", "body"},
 		{"a list", "POST", "/v1/identify", `[]`, 400, "bad_request", "array"},
@@ -138,7 +172,7 @@ func TestBadRequests(t *testing.T) {
 func TestABodyIsBounded(t *testing.T) {
 	a, _ := opened(t, daemontest.New(t))
 	const limit = 4 << 10
-	h := newHandler(a, quiet(), limit)
+	h := local(newHandler(a, &access{}, quiet(), limit))
 	for name, body := range map[string]string{
 		"value": `{"picture":"` + strings.Repeat("A", limit) + `"}`, "behind": `{}` + strings.Repeat(" ", limit),
 	} {
@@ -449,6 +483,7 @@ func TestASensorEnrolsOneAtATime(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "blank.jpg"), blank(t), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	d.Config.API.RatePerSecond = 0 // it asks again and again
 	d.Config.Sensors = []config.Sensor{{Name: "door", Driver: "replay", Path: dir, Rate: 20, Loop: true}}
 	a, _ := opened(t, d)
 	if err := a.Start(t.Context()); err != nil {

@@ -27,13 +27,12 @@ type BuildLine struct {
 }
 
 // buildModel builds engines and streams progress. An error before the first step is a problem like any other.
-func (h *handler) buildModel(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, h.bodyBytes)
+func (h *handler) buildModel(w http.ResponseWriter, r request) {
 	out := &lines{w: w, h: h}
 	report, err := h.build(out, r)
 	switch {
 	case err != nil && !out.begun:
-		h.answer(w, nil, err)
+		h.answer(w, http.StatusOK, nil, err)
 		return
 	case err != nil:
 		out.write(BuildLine{Problem: newProblem(err, nil)})
@@ -43,10 +42,9 @@ func (h *handler) buildModel(w http.ResponseWriter, r *http.Request) {
 	h.deadline(out.err)
 }
 
-func (h *handler) build(out *lines, r *http.Request) (core.BuildReport, error) {
+func (h *handler) build(out *lines, r request) (core.BuildReport, error) {
 	var q BuildRequest
-	lift := func() { h.deadline(http.NewResponseController(out.w).SetReadDeadline(time.Time{})) }
-	if err := body(request{r, lift}, &q); err != nil {
+	if err := body(r, &q); err != nil {
 		return core.BuildReport{}, err
 	}
 	if q.Runtime != core.RuntimeTensorRT {

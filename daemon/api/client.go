@@ -30,7 +30,8 @@ var (
 // Client calls the local interface. Errors of all methods: *Problem is the other side's answer; ErrNoDaemon and
 // ErrForbidden come from a client of Dial only.
 type Client struct {
-	http *http.Client
+	http  *http.Client
+	close func() error // of a handler in this process
 }
 
 // Dial returns a client of the daemon behind the socket. It does not connect yet.
@@ -65,11 +66,17 @@ func (e *dialError) Unwrap() error { return e.reason }
 
 // Direct returns a client that runs the handler in this process, on an appliance that the caller owns.
 func Direct(a *core.Appliance) *Client {
-	return &Client{http: &http.Client{Transport: direct{Handler(a, slog.New(slog.DiscardHandler))}}}
+	h := newHandler(a, &access{}, slog.New(slog.DiscardHandler), maxBodyBytes)
+	return &Client{http: &http.Client{Transport: direct{local(h)}}, close: h.Close}
 }
 
-// Close drops idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+// Close drops idle connections; a client of Direct gives up its enrolments in progress.
+func (c *Client) Close() {
+	c.http.CloseIdleConnections()
+	if c.close != nil {
+		_ = c.close() // it loaded no model
+	}
+}
 
 // do sends a request with a JSON body (nil for none) and decodes the answer into out. An error of the other side is a
 // *Problem.
@@ -85,7 +92,9 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 // send sends a request with a JSON body (nil for none) and returns the body of a good answer, which the caller closes.
 func (c *Client) send(ctx context.Context, method, path string, in any) (io.ReadCloser, error) {
 	var body io.Reader
+	kind := ""
 	if in != nil {
+		kind = "application/json"
 		data, err := json.Marshal(in)
 		if err != nil {
 			return nil, err
@@ -95,6 +104,9 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (io.Read
 	r, err := http.NewRequestWithContext(ctx, method, "http://vigild"+path, body)
 	if err != nil {
 		return nil, err
+	}
+	if kind != "" {
+		r.Header.Set("Content-Type", kind)
 	}
 	resp, err := c.http.Do(r)
 	if err != nil {
@@ -166,7 +178,10 @@ func (c *Client) Subjects(ctx context.Context) ([]Subject, error) {
 	all := []Subject{}
 	for after := ""; ; {
 		var page SubjectList
-		q := url.Values{"after": {after}, "limit": {strconv.Itoa(maxPage)}}
+		q := url.Values{"limit": {strconv.Itoa(maxPage)}}
+		if after != "" {
+			q.Set("after", after)
+		}
 		if err := c.do(ctx, http.MethodGet, "/v1/subjects?"+q.Encode(), nil, &page); err != nil {
 			return nil, err
 		}
@@ -212,9 +227,7 @@ func (c *Client) ExportModel(ctx context.Context, id string, w io.Writer) error 
 
 // ImportModel seals a bundle from a folder or a tar file of the device.
 func (c *Client) ImportModel(ctx context.Context, q ImportRequest) (id string, err error) {
-	var out struct {
-		ID string `json:"id"`
-	}
+	var out Imported
 	err = c.do(ctx, http.MethodPost, "/v1/models", q, &out)
 	return out.ID, err
 }
@@ -228,4 +241,21 @@ func (c *Client) RemoveModel(ctx context.Context, id string) error {
 func (c *Client) Check(ctx context.Context) (r store.Report, err error) {
 	err = c.do(ctx, http.MethodPost, "/v1/check", nil, &r)
 	return r, err
+}
+
+// CreateToken makes a token.
+func (c *Client) CreateToken(ctx context.Context, q TokenRequest) (t NewToken, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/tokens", q, &t)
+	return t, err
+}
+
+// Tokens lists the tokens.
+func (c *Client) Tokens(ctx context.Context) (list []core.Token, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/tokens", nil, &list)
+	return list, err
+}
+
+// RevokeToken makes a token useless.
+func (c *Client) RevokeToken(ctx context.Context, id string) error {
+	return c.do(ctx, http.MethodDelete, "/v1/tokens/"+url.PathEscape(id), nil, &struct{}{})
 }

@@ -8,24 +8,22 @@ import (
 
 // exportModel streams a bundle as a tar. An error before the first byte is a problem like any other; after it the
 // connection is cut, so that nobody takes half a tar for a whole one.
-func (h *handler) exportModel(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, h.bodyBytes)
-	out := &tarAnswer{w: w, h: h}
+func (h *handler) exportModel(w http.ResponseWriter, r request) {
+	out := &tarAnswer{w: w, h: h, timeout: writeTimeout}
 	err := h.export(out, r)
 	switch {
 	case err == nil:
 	case !out.begun:
-		h.answer(w, nil, err)
+		h.answer(w, http.StatusOK, nil, err)
 	default:
 		h.log.Error("export was cut off", "model", r.PathValue("id"), "err", err)
 		panic(http.ErrAbortHandler)
 	}
 }
 
-func (h *handler) export(out *tarAnswer, r *http.Request) error {
+func (h *handler) export(out *tarAnswer, r request) error {
 	var q ExportRequest
-	lift := func() { h.deadline(http.NewResponseController(out.w).SetReadDeadline(time.Time{})) }
-	if err := body(request{r, lift}, &q); err != nil {
+	if err := body(r, &q); err != nil {
 		return err
 	}
 	if !q.InClear {
@@ -34,11 +32,12 @@ func (h *handler) export(out *tarAnswer, r *http.Request) error {
 	return h.app.ExportModel(r.Context(), r.PathValue("id"), out)
 }
 
-// tarAnswer writes a tar; the client has writeTimeout for each piece of it.
+// tarAnswer writes a tar; the client has a time for each piece of it.
 type tarAnswer struct {
-	w     http.ResponseWriter
-	h     *handler
-	begun bool
+	w       http.ResponseWriter
+	h       *handler
+	timeout time.Duration
+	begun   bool
 }
 
 // pieceBytes is how much is written under one deadline.
@@ -52,7 +51,7 @@ func (t *tarAnswer) Write(p []byte) (n int, err error) {
 	}
 	for len(p) > 0 && err == nil {
 		var k int
-		t.h.deadline(http.NewResponseController(t.w).SetWriteDeadline(time.Now().Add(writeTimeout)))
+		t.h.deadline(http.NewResponseController(t.w).SetWriteDeadline(time.Now().Add(t.timeout)))
 		k, err = t.w.Write(p[:min(len(p), pieceBytes)])
 		n, p = n+k, p[k:]
 	}

@@ -5,13 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"math"
 	"net/http"
+	"strconv"
 	"syscall"
+	"time"
 
+	"vigil/daemon/api/kserve"
 	"vigil/daemon/core"
 	"vigil/daemon/vault"
 	"vigil/infer"
-	"vigil/infer/finger"
 	"vigil/infer/ort"
 	"vigil/infer/preset"
 	"vigil/sensors/picture"
@@ -20,10 +23,19 @@ import (
 
 // Errors of the interface itself.
 var (
-	errBadRequest = errors.New("the request cannot be used")
-	errTooLarge   = errors.New("the request is too large")
-	errImport     = errors.New("cannot import")
-	errClosing    = errors.New("vigild is stopping: try again when it runs")
+	errBadRequest      = errors.New("the request cannot be used")
+	errUnauthenticated = errors.New("who asks is not known, or may not ask")
+	errScope           = errors.New("this client may not do that")
+	errRate            = errors.New("too many requests of one client")
+	errMedia           = errors.New("the body has a type that is of no use here")
+	errOverloaded      = errors.New("vigild is overloaded: try again later")
+	errNoRoute         = errors.New("this interface has no")
+	errMethod          = errors.New("does not know the method")
+	errNoEnrollment    = errors.New("no such enrolment in progress")
+	errEnrollmentBusy  = errors.New("the enrolment is busy with another request")
+	errTooLarge        = errors.New("the request is too large")
+	errImport          = errors.New("cannot import")
+	errClosing         = errors.New("vigild is stopping: try again when it runs")
 )
 
 // kinds maps errors to answers, the first that fits.
@@ -33,7 +45,16 @@ var kinds = []struct {
 	code   string
 }{
 	{errBadRequest, http.StatusBadRequest, "bad_request"},
+	{errUnauthenticated, http.StatusUnauthorized, "unauthenticated"},
+	{errScope, http.StatusForbidden, "scope"},
+	{errRate, http.StatusTooManyRequests, "rate"},
+	{errMedia, http.StatusUnsupportedMediaType, "media_type"},
+	{errNoRoute, http.StatusNotFound, "no_route"},
+	{errMethod, http.StatusMethodNotAllowed, "method"},
+	{errNoEnrollment, http.StatusNotFound, "no_enrollment"},
+	{errEnrollmentBusy, http.StatusConflict, "enrollment_busy"},
 	{errTooLarge, http.StatusRequestEntityTooLarge, "too_large"},
+	{errOverloaded, http.StatusServiceUnavailable, "overloaded"},
 	{preset.ErrUnknown, http.StatusNotFound, "no_preset"},
 	{errClosing, http.StatusServiceUnavailable, "closing"},
 	{store.ErrFull, http.StatusInsufficientStorage, "disk_full"},
@@ -47,7 +68,7 @@ var kinds = []struct {
 	{core.ErrPresentationAttack, http.StatusUnprocessableEntity, "presentation_attack"},
 	{core.ErrNoFace, http.StatusUnprocessableEntity, "no_face"},
 	{core.ErrNoFinger, http.StatusUnprocessableEntity, "no_finger"},
-	{finger.ErrFormat, http.StatusUnprocessableEntity, "picture_unfit"},
+	{infer.ErrFormat, http.StatusUnprocessableEntity, "picture_unfit"},
 	{core.ErrOff, http.StatusServiceUnavailable, "off"},
 	{core.ErrSeveralFaces, http.StatusUnprocessableEntity, "several_faces"},
 	{core.ErrQuality, http.StatusUnprocessableEntity, "quality"},
@@ -65,13 +86,25 @@ var kinds = []struct {
 	{infer.ErrManifest, http.StatusUnprocessableEntity, "manifest"},
 	{infer.ErrTar, http.StatusUnprocessableEntity, "tar"},
 	{infer.ErrChecksum, http.StatusUnprocessableEntity, "checksum"},
+	{kserve.ErrRequest, http.StatusBadRequest, "infer"},
+	{kserve.ErrBusy, http.StatusServiceUnavailable, "overloaded"},
+	{core.ErrNoStage, http.StatusNotFound, "no_stage"},
+	{core.ErrNoToken, http.StatusNotFound, "no_token"},
+	{core.ErrTokens, http.StatusConflict, "token_limit"},
 	{vault.ErrNotFound, http.StatusNotFound, "no_model_bundle"},
 	{vault.ErrExists, http.StatusConflict, "exists"},
 	{store.ErrNotFound, http.StatusNotFound, "not_found"},
 	{store.ErrInvalid, http.StatusBadRequest, "invalid"},
 	{errImport, http.StatusUnprocessableEntity, "import"},
-	{context.DeadlineExceeded, http.StatusGatewayTimeout, "timeout"},
-	{context.Canceled, http.StatusServiceUnavailable, "canceled"}, // the client is gone, or vigild stops
+	{context.DeadlineExceeded, http.StatusServiceUnavailable, "timeout"}, // the client's own, see deadlineHeader
+	{context.Canceled, http.StatusServiceUnavailable, "canceled"},        // the client is gone, or vigild stops
+}
+
+// laterError is an error that knows when the request would be welcome, such as a scheduler's that refuses what cannot be done
+// in time.
+type laterError interface {
+	error
+	RetryAfter() time.Duration
 }
 
 func classify(err error) (status int, code string) {
@@ -96,17 +129,43 @@ func forImport(err error) error {
 	return err
 }
 
-// newProblem describes an error; see kinds.
+// newProblem describes an error; see kinds. An error that says when to come again is "overloaded", whatever it is else.
 func newProblem(err error, refused []core.Refused) *Problem {
-	status, code := classify(err)
-	return &Problem{Title: http.StatusText(status), Status: status, Detail: err.Error(), Code: code, Refused: refused}
+	p := &Problem{Detail: err.Error(), Refused: refused}
+	var later laterError
+	var rated *rateError
+	switch {
+	case errors.As(err, &later):
+		p.Status, p.Code, p.retry = http.StatusServiceUnavailable, "overloaded", later.RetryAfter()
+	case errors.As(err, &rated):
+		p.Status, p.Code, p.retry = http.StatusTooManyRequests, "rate", rated.wait
+	default:
+		p.Status, p.Code = classify(err)
+	}
+	p.Title = http.StatusText(p.Status)
+	return p
 }
 
 func (p *Problem) write(w http.ResponseWriter) error {
 	w.Header().Set("Content-Type", "application/problem+json")
-	if p.Status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "1")
+	p.head(w)
+	return json.NewEncoder(w).Encode(p)
+}
+
+// writeKServe writes the problem in the form of KServe's protocol.
+func (p *Problem) writeKServe(w http.ResponseWriter) error {
+	w.Header().Set("Content-Type", "application/json")
+	p.head(w)
+	return json.NewEncoder(w).Encode(kserve.Failure{Error: p.Detail})
+}
+
+func (p *Problem) head(w http.ResponseWriter) {
+	switch p.Status {
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+		seconds := max(1, math.Ceil(p.retry.Seconds()))
+		w.Header().Set("Retry-After", strconv.FormatFloat(seconds, 'f', 0, 64))
+	case http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", `Bearer realm="vigil"`) // RFC 6750
 	}
 	w.WriteHeader(p.Status)
-	return json.NewEncoder(w).Encode(p)
 }

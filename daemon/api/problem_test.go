@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"vigil/daemon/api/kserve"
 	"vigil/daemon/core"
 	"vigil/daemon/vault"
 	"vigil/infer"
@@ -69,7 +70,21 @@ func TestEveryProblem(t *testing.T) {
 		{forImport(fs.ErrNotExist), 422, "import"},
 		{forImport(fs.ErrPermission), 422, "import"},
 		{fs.ErrNotExist, 500, "internal"},
-		{context.DeadlineExceeded, 504, "timeout"},
+		{context.DeadlineExceeded, 503, "timeout"},
+		{fmt.Errorf("%w: %w", errUnauthenticated, core.ErrNoToken), 401, "unauthenticated"},
+		{errScope, 403, "scope"},
+		{errRate, 429, "rate"},
+		{errMedia, 415, "media_type"},
+		{errOverloaded, 503, "overloaded"},
+		{errNoRoute, 404, "no_route"},
+		{errMethod, 405, "method"},
+		{errNoEnrollment, 404, "no_enrollment"},
+		{errEnrollmentBusy, 409, "enrollment_busy"},
+		{kserve.ErrRequest, 400, "infer"},
+		{kserve.ErrBusy, 503, "overloaded"},
+		{core.ErrNoStage, 404, "no_stage"},
+		{core.ErrNoToken, 404, "no_token"},
+		{core.ErrTokens, 409, "token_limit"},
 		{context.Canceled, 503, "canceled"},
 		{errors.New("something else"), 500, "internal"},
 		// Why a request failed comes before how it was cut short.
@@ -91,7 +106,7 @@ func TestEveryProblem(t *testing.T) {
 		if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
 			t.Errorf("%s: content type %q", c.code, got)
 		}
-		if retry := w.Header().Get("Retry-After"); (retry != "") != (c.status == 503) {
+		if retry := w.Header().Get("Retry-After"); (retry != "") != (c.status == 503 || c.status == 429) {
 			t.Errorf("%s: Retry-After %q", c.code, retry)
 		}
 	}
@@ -103,7 +118,7 @@ func TestEveryProblem(t *testing.T) {
 }
 
 func TestARequestAfterCloseIsRefused(t *testing.T) {
-	var g gate
+	g := newGate(1)
 	h := g.wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("served") }))
 	g.close()
 	w := httptest.NewRecorder()

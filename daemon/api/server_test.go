@@ -17,6 +17,11 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"vigil/daemon/api/openapi"
+	"vigil/daemon/config"
 )
 
 // quiet is a log that nobody reads.
@@ -24,7 +29,7 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // testBounds are short enough for tests.
 func testBounds() bounds {
-	return bounds{connections: 64, header: 200 * time.Millisecond, read: time.Minute, idle: time.Minute, grace: time.Minute}
+	return bounds{connections: 64, requests: 64, header: 200 * time.Millisecond, read: time.Minute, idle: time.Minute, grace: time.Minute}
 }
 
 // startServer serves a handler on a socket until the test ends. Afterwards no goroutine of it may be left.
@@ -36,7 +41,8 @@ func startServer(t *testing.T, b bounds, h http.HandlerFunc) (socket string, s *
 	if err != nil {
 		t.Fatal(err)
 	}
-	s = serve(t.Context(), l, h, quiet(), b)
+	s = newServer(t.Context(), h, &access{others: config.ScopeOperator}, quiet(), b)
+	s.serve(l, nil, newCounters(prometheus.NewRegistry()), quiet(), b)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Errorf("close: %v", err)
@@ -59,7 +65,7 @@ func settled(t *testing.T, what string, limit int, count func() int) {
 	}
 }
 
-func connect(t *testing.T, socket string) net.Conn {
+func connect(t testing.TB, socket string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
@@ -73,7 +79,7 @@ func connect(t *testing.T, socket string) net.Conn {
 }
 
 // get sends a whole request.
-func get(t *testing.T, conn net.Conn) {
+func get(t testing.TB, conn net.Conn) {
 	t.Helper()
 	if _, err := fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: vigild\r\n\r\n"); err != nil {
 		t.Fatal(err)
@@ -81,7 +87,7 @@ func get(t *testing.T, conn net.Conn) {
 }
 
 // answered reads the status of one answer.
-func answered(t *testing.T, conn net.Conn) int {
+func answered(t testing.TB, conn net.Conn) int {
 	t.Helper()
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
@@ -130,8 +136,8 @@ func TestASilentUploadIsCutOff(t *testing.T) {
 func TestLongWorkIsNotCutOff(t *testing.T) {
 	b := testBounds()
 	b.read = 100 * time.Millisecond
-	h := &handler{log: quiet(), mux: http.NewServeMux(), bodyBytes: maxBodyBytes}
-	h.route("POST /", func(r request) (any, error) {
+	h := &handler{log: quiet(), mux: http.NewServeMux(), bodyBytes: maxBodyBytes, memory: &budget{free: memoryBytes}}
+	h.mount(&route{Operation: openapi.Operation{Method: "POST", Path: "/", Scope: config.ScopeNone}, serve: func(_ *handler, r request) (any, error) {
 		var q MatchRequest
 		if err := body(r, &q); err != nil {
 			return nil, err
@@ -142,7 +148,7 @@ func TestLongWorkIsNotCutOff(t *testing.T) {
 		case <-time.After(4 * b.read):
 			return q, nil
 		}
-	})
+	}})
 	socket, _ := startServer(t, b, h.mux.ServeHTTP)
 	conn := connect(t, socket)
 	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: vigild\r\nContent-Length: 2\r\n\r\n{}")
@@ -190,13 +196,14 @@ func TestMoreClientsThanConnectionsWait(t *testing.T) {
 
 func TestAnIdleClientMakesRoom(t *testing.T) {
 	b := testBounds()
-	b.connections, b.idle = 1, 50*time.Millisecond
+	b.connections = 1
 	socket, _ := startServer(t, b, func(http.ResponseWriter, *http.Request) {})
-	first, second := connect(t, socket), connect(t, socket)
+	first := connect(t, socket)
 	get(t, first)
 	if got := answered(t, first); got != http.StatusOK {
 		t.Fatalf("answer %d", got)
 	}
+	second := connect(t, socket)
 	get(t, second)
 	if got := answered(t, second); got != http.StatusOK {
 		t.Errorf("answer %d", got)

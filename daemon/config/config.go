@@ -108,8 +108,46 @@ const (
 
 // API configures the local interface.
 type API struct {
-	Socket string `toml:"socket"` // UNIX socket; empty is state_dir/vigild.sock
+	Socket        string  `toml:"socket"`          // UNIX socket; empty is state_dir/vigild.sock
+	Others        string  `toml:"others"`          // scope of those whom the file mode lets in and Peers does not name; ScopeNone too
+	RatePerSecond float64 `toml:"rate_per_second"` // requests of one client; 0 is without limit
+	Burst         int     `toml:"burst"`           // requests that a client may send at once after a rest
+	KServe        bool    `toml:"kserve"`          // serve the models themselves, raw embeddings and all, under /v2
+	TCP           TCP     `toml:"tcp"`
+	Peers         []Peer  `toml:"peers"` // users and groups of this machine, at the UNIX socket
 }
+
+// Peer gives a user or a group of this machine a scope. Who fits several entries has the highest of their scopes.
+type Peer struct {
+	Who   string `toml:"who"` // "user:NAME", "group:NAME", or a number instead of the name
+	Scope string `toml:"scope"`
+}
+
+// TCP configures the interface on the network, with TLS 1.3 on both sides. An empty address switches it off.
+type TCP struct {
+	Address     string      `toml:"address"`     // host:port
+	Certificate string      `toml:"certificate"` // PEM file: the server's chain
+	Key         string      `toml:"key"`         // PEM file with mode 0600, or KeyInTPM
+	ClientCA    string      `toml:"client_ca"`   // PEM file: the only authority trusted for clients
+	Clients     []TCPClient `toml:"clients"`
+}
+
+// KeyInTPM as TCP.Key is the device's own key, which never leaves the TPM.
+const KeyInTPM = "tpm"
+
+// TCPClient gives the certificates of a name a scope. A client that is not named here needs a token.
+type TCPClient struct {
+	Name  string `toml:"name"` // a URI or DNS name of the certificate; its common name where it has neither
+	Scope string `toml:"scope"`
+}
+
+// Scopes of clients, each of which may do what the one before may, and ScopeNone, with which a client needs a token.
+const (
+	ScopeNone     = "none"
+	ScopeViewer   = "viewer"
+	ScopeEnroller = "enroller"
+	ScopeOperator = "operator"
+)
 
 // Fleet configures central management. An empty broker switches it off.
 type Fleet struct {
@@ -191,6 +229,7 @@ func Default() Config {
 			EnrollTimeout: Duration(30 * time.Second), APIQueue: 16, APIDeadline: Duration(2 * time.Second),
 			Finger: FingerPolicy{EnrollQuality: 0.3, ProbeQuality: 0.05},
 		},
+		API:   API{Others: ScopeOperator, RatePerSecond: 500, Burst: 1000},
 		Fleet: Fleet{Tenant: "default"},
 		Log:   Log{Level: "info", Format: "text"},
 	}

@@ -65,8 +65,7 @@ func (v *validator) check(c *Config) {
 	v.fleet(&c.Fleet)
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.format", c.Log.Format, "text", "json")
-	v.require(c.API.Socket == "" || filepath.IsAbs(c.API.Socket), "api.socket", "%q must be an absolute path", c.API.Socket)
-	v.require(len(c.API.Socket) < 104, "api.socket", "a socket's path holds at most 103 bytes")
+	v.api(&c.API)
 	v.sensors(c.Sensors)
 }
 
@@ -115,6 +114,45 @@ func (v *validator) policy(p *Policy) {
 		}
 		v.require(d >= Duration(10*time.Millisecond) && d <= Duration(24*time.Hour), "policy."+key, "%v: 10ms to 24h", time.Duration(d))
 	}
+}
+
+// maxPeers bounds the entries of api.peers and api.tcp.clients.
+const maxPeers = 64
+
+func (v *validator) api(a *API) {
+	v.require(a.Socket == "" || filepath.IsAbs(a.Socket), "api.socket", "%q must be an absolute path", a.Socket)
+	v.require(len(a.Socket) < 104, "api.socket", "a socket's path holds at most 103 bytes")
+	v.oneOf("api.others", a.Others, ScopeNone, ScopeViewer, ScopeEnroller, ScopeOperator)
+	v.require(a.RatePerSecond == 0 || a.RatePerSecond >= 0.01 && a.RatePerSecond <= 1e6, "api.rate_per_second",
+		"%v: 0.01 to 1000000, or 0 for no limit", a.RatePerSecond)
+	v.require(a.Burst >= 1 && a.Burst <= 1e6, "api.burst", "%d: 1 to 1000000", a.Burst)
+	v.require(len(a.Peers) <= maxPeers, "api.peers", "%d of them, at most %d", len(a.Peers), maxPeers)
+	for i, p := range a.Peers {
+		key := fmt.Sprintf("api.peers[%d]", i)
+		kind, name, _ := strings.Cut(p.Who, ":")
+		v.require((kind == "user" || kind == "group") && name != "", key+".who", "%q: \"user:NAME\" or \"group:NAME\"", p.Who)
+		v.oneOf(key+".scope", p.Scope, ScopeViewer, ScopeEnroller, ScopeOperator)
+	}
+	v.tcp(&a.TCP)
+}
+
+func (v *validator) tcp(t *TCP) {
+	v.require(len(t.Clients) <= maxPeers, "api.tcp.clients", "%d of them, at most %d", len(t.Clients), maxPeers)
+	for i, c := range t.Clients {
+		key := fmt.Sprintf("api.tcp.clients[%d]", i)
+		v.require(c.Name != "", key+".name", "is empty: a URI, DNS or common name of the client's certificate")
+		v.oneOf(key+".scope", c.Scope, ScopeViewer, ScopeEnroller, ScopeOperator)
+	}
+	if t.Address == "" {
+		v.require(t.Certificate+t.Key+t.ClientCA == "" && len(t.Clients) == 0, "api.tcp.address",
+			"is empty, but other keys of api.tcp are set: name host:port, or leave them all out")
+		return
+	}
+	v.require(isHostPort(t.Address), "api.tcp.address", "%q: host:port, such as 0.0.0.0:8443", t.Address)
+	for key, value := range map[string]string{"certificate": t.Certificate, "client_ca": t.ClientCA} {
+		v.require(filepath.IsAbs(value), "api.tcp."+key, "%q: an absolute path is needed when api.tcp.address is set", value)
+	}
+	v.require(t.Key == KeyInTPM || filepath.IsAbs(t.Key), "api.tcp.key", "%q: \"tpm\" or an absolute path", t.Key)
 }
 
 func (v *validator) fleet(f *Fleet) {

@@ -117,6 +117,7 @@ type Appliance struct {
 	watchers watchers
 	swapped  chan struct{} // has a value after an exchange of models
 	fleet    fleetState
+	serving  serving
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
 }
@@ -233,6 +234,7 @@ func (a *Appliance) Close() error {
 	}
 	a.running.Wait()
 	a.watchers.close()
+	a.serving.news.tell()
 	for _, u := range a.units() {
 		u.keepCurve(context.Background())
 		errs = append(errs, u.close())

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"vigil/daemon/decide"
@@ -80,7 +81,7 @@ func (a *Appliance) commit(ctx context.Context, d *Decision) error {
 		return err
 	}
 	err = a.store.Update(ctx, func(tx *store.Tx) error {
-		if _, err := tx.AppendAudit(store.AuditEvent{Time: d.Time, Type: "decision", Subject: d.Subject, Detail: d.detail()}); err != nil {
+		if _, err := tx.AppendAudit(store.AuditEvent{Time: d.Time, Type: "decision", Subject: d.Subject, Detail: noteCaller(ctx, d.detail())}); err != nil {
 			return err
 		}
 		if _, err := tx.AppendOutbox(classDecision, body); err != nil {
@@ -97,6 +98,7 @@ func (a *Appliance) commit(ctx context.Context, d *Decision) error {
 	a.log.Info("decision", "id", d.ID, "operation", d.Operation, "outcome", d.Outcome, "subject", d.Subject,
 		"sensor", d.Sensor, "score", d.Score)
 	a.watchers.send(*d)
+	a.serving.news.tell()
 	return nil
 }
 
@@ -116,18 +118,22 @@ func (d *Decision) detail() map[string]any {
 
 // audit records something that is no decision, with an optional record for the fleet.
 func (a *Appliance) audit(ctx context.Context, kind, subject string, detail map[string]any, publish bool) error {
-	event := store.AuditEvent{Time: a.now().UTC(), Type: kind, Subject: subject, Detail: detail}
+	event := store.AuditEvent{Time: a.now().UTC(), Type: kind, Subject: subject, Detail: noteCaller(ctx, maps.Clone(detail))}
 	body, err := json.Marshal(map[string]any{"id": newID(), "time": event.Time, "type": kind, "subject": subject, "detail": detail})
 	if err != nil {
 		return fmt.Errorf("cannot encode event: %w", err)
 	}
-	return a.store.Update(ctx, func(tx *store.Tx) error {
+	err = a.store.Update(ctx, func(tx *store.Tx) error {
 		if _, err := tx.AppendAudit(event); err != nil || !publish {
 			return err
 		}
 		_, err := tx.AppendOutbox(classEvent, body)
 		return err
 	})
+	if err == nil {
+		a.serving.news.tell()
+	}
+	return err
 }
 
 // Settings of the store.

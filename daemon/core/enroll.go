@@ -280,7 +280,7 @@ func (u *Unit) storeSubject(ctx context.Context, who Person, samples []sample) (
 		}
 		_, err = tx.AppendAudit(store.AuditEvent{
 			Time: a.now().UTC(), Type: "enroll", Subject: id,
-			Detail: map[string]any{"samples": len(samples), "least_quality": worst, "modality": u.kind, "model": samples[0].gen.id},
+			Detail: noteCaller(ctx, map[string]any{"samples": len(samples), "least_quality": worst, "modality": u.kind, "model": samples[0].gen.id}),
 		})
 		return err
 	})
@@ -292,6 +292,7 @@ func (u *Unit) storeSubject(ctx context.Context, who Person, samples []sample) (
 		return "", fmt.Errorf("nobody was enrolled: %w", err)
 	}
 	a.health.recover("store")
+	a.serving.news.tell()
 	return id, nil
 }
 
@@ -306,11 +307,12 @@ func (a *Appliance) Subjects(ctx context.Context, after string, limit int) (list
 
 // DeleteSubject erases a person. Errors: store.ErrNotFound.
 func (a *Appliance) DeleteSubject(ctx context.Context, id string) error {
-	err := a.store.Update(ctx, func(tx *store.Tx) error { return deleteSubject(tx, id, "local", a.now()) })
+	err := a.store.Update(ctx, func(tx *store.Tx) error { return deleteSubject(tx, id, callerOf(ctx), a.now()) })
 	if err == nil {
 		a.locksMu.Lock()
 		a.locks.Forget(id)
 		a.locksMu.Unlock()
+		a.serving.news.tell()
 		a.log.Info("deleted", "subject", id)
 	}
 	return err

@@ -9,24 +9,24 @@ import (
 	"vigil/daemon/decide"
 	"vigil/infer/sched"
 	"vigil/sensors"
-	"vigil/sensors/picture"
 	"vigil/store"
 )
 
 // dominance is how much larger (in area) the main face of a picture must be than the next one.
 const dominance = 2
 
-// Picture is one JPEG or PNG of the API.
+// Picture is one JPEG or PNG of the API, or raw pixels. Whoever takes one borrows its bytes until it returns.
 type Picture struct {
 	Data []byte
 	DPI  float64 // of a fingerprint; 0 means 500
+	Raw  *Raw    // what Data is where it is neither JPEG nor PNG
 }
 
 // withPicture finds the faces or the finger of a picture and calls fn in the turn that it got. The place in the queue is
 // taken first, so that nothing is decoded for a request that is refused; it is decoded on the caller's goroutine, while the
 // place moves up. Errors beside fn's: ErrBusy, those of the picture and the pipeline, the context's.
 func (u *Unit) withPicture(ctx context.Context, pic Picture, fn func(t *turn) error) error {
-	if err := picture.Check(pic.Data); err != nil {
+	if err := pic.check(); err != nil {
 		return err
 	}
 	if _, err := u.ready(); err != nil {
@@ -41,7 +41,7 @@ func (u *Unit) withPicture(ctx context.Context, pic Picture, fn func(t *turn) er
 		return busy(err)
 	}
 	defer place.Cancel()
-	f, done, err := u.app.decode(ctx, deadline, pic.Data)
+	f, done, err := u.app.decode(ctx, deadline, &pic)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return busy(place.Expire())
 	}
@@ -58,7 +58,7 @@ func (u *Unit) withPicture(ctx context.Context, pic Picture, fn func(t *turn) er
 
 // decode decodes a picture of the API. No more than the engines can soon use are decoded at a time (see decodeAhead), because
 // each may have 150 MB; the others wait. done gives the frame back.
-func (a *Appliance) decode(ctx context.Context, deadline time.Time, data []byte) (f *sensors.Frame, done func(), err error) {
+func (a *Appliance) decode(ctx context.Context, deadline time.Time, pic *Picture) (f *sensors.Frame, done func(), err error) {
 	if !deadline.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, deadline)
@@ -69,7 +69,7 @@ func (a *Appliance) decode(ctx context.Context, deadline time.Time, data []byte)
 	case <-ctx.Done():
 		return nil, nil, ctx.Err()
 	}
-	if f, err = picture.Decode(ctx, a.pictures, data); err != nil {
+	if f, err = pic.frame(ctx, a.pictures); err != nil {
 		<-a.decoders
 		return nil, nil, err
 	}
