@@ -461,7 +461,7 @@ func TestBusyAndCanceled(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if codes[""] == 0 || codes["busy"] == 0 || codes[""]+codes["busy"] != 16 {
+	if codes[""] == 0 || codes["overloaded"] == 0 || codes[""]+codes["overloaded"] != 16 {
 		t.Errorf("answers by code: %v", codes)
 	}
 

@@ -23,8 +23,8 @@ type generation struct {
 	runtime infer.Runtime // that recs run on: the appliance's
 	// verdicts say why each faster runtime was passed over.
 	verdicts []chain.Verdict
-	gallery *store.Gallery
-	policy  decide.Policy
+	gallery  *store.Gallery
+	policy   decide.Policy
 	// scorer makes a function for one goroutine that scores two samples as the gallery does; done frees it.
 	scorer func() (score func(a, b *sample) float32, done func())
 	// elder is the bundle before this one, while somebody is enrolled with it alone: it sees every frame too, and the better
