@@ -230,4 +230,3 @@ func (e *engine) NewIO() (infer.IO, error) {
 	}
 	return b, nil
 }
-
