@@ -107,15 +107,20 @@ func TestBuildStreams(t *testing.T) {
 	}
 }
 
-// TestAClientThatLeavesEndsTheBuild.
+// TestAClientThatLeavesEndsTheBuild, and while it is there nobody else builds.
 func TestAClientThatLeavesEndsTheBuild(t *testing.T) {
 	b := &waiting{cancel: true, ended: make(chan struct{})}
-	remote, _ := builds(t, b)
+	remote, direct := builds(t, b)
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err := remote.BuildModel(ctx, "fake-a", BuildRequest{Runtime: core.RuntimeTensorRT}, func(p core.BuildProgress) {
-		if p.Step != nil {
-			cancel()
+		if p.Step == nil {
+			return
 		}
+		var busy *Problem
+		if _, err := direct.BuildModel(t.Context(), "fake-a", BuildRequest{Runtime: core.RuntimeTensorRT}, nil); !errors.As(err, &busy) || busy.Code != "building" {
+			t.Errorf("a second build at the same time: %v", err)
+		}
+		cancel()
 	})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)

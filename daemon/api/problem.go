@@ -78,6 +78,7 @@ var kinds = []struct {
 	{core.ErrSensorBusy, http.StatusConflict, "sensor_busy"},
 	{core.ErrNotEnrolled, http.StatusConflict, "no_template"},
 	{core.ErrModelInUse, http.StatusConflict, "model_in_use"},
+	{core.ErrBuilding, http.StatusConflict, "building"},
 	{core.ErrNoBuilder, http.StatusServiceUnavailable, "no_builder"},
 	{picture.ErrFormat, http.StatusUnsupportedMediaType, "picture_format"},
 	{picture.ErrTooLarge, http.StatusRequestEntityTooLarge, "picture_too_large"},

@@ -55,6 +55,7 @@ func TestEveryProblem(t *testing.T) {
 		{core.ErrSensorBusy, 409, "sensor_busy"},
 		{core.ErrNotEnrolled, 409, "no_template"},
 		{core.ErrModelInUse, 409, "model_in_use"},
+		{core.ErrBuilding, 409, "building"},
 		{core.ErrNoBuilder, 503, "no_builder"},
 		{picture.ErrFormat, 415, "picture_format"},
 		{picture.ErrTooLarge, 413, "picture_too_large"},

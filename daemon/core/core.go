@@ -97,6 +97,7 @@ type Appliance struct {
 	spare    *spareRuntime
 	spareMu  sync.Mutex
 	builder  EngineBuilder // nil: none
+	building sync.Mutex    // held while engines are built
 	vault    *vault.Vault
 	stats    *Stats
 	health   *health

@@ -20,6 +20,8 @@ var (
 	ErrNoBuilder = errors.New("engines cannot be built here")
 	// ErrBuild: an engine was not built: refused, out of time, out of memory, or its child ended.
 	ErrBuild = errors.New("the engine was not built")
+	// ErrBuilding: somebody else builds engines on this device; two builds would want twice the memory.
+	ErrBuilding = errors.New("engines are being built already: try again when that is done")
 	// ErrNoEngine: the runtime needs an engine of the model, and the cache has none.
 	ErrNoEngine = errors.New("no engine is built")
 )
@@ -112,13 +114,18 @@ type BuiltEngine struct {
 // BuildEngines builds an engine for every stage of a bundle: of its INT8 file in TensorRT's dialect where the bundle has
 // one, else of its float file, with the reason. What is in the cache is not built again. progress is called from this
 // goroutine and from the child's reader, never twice at once; it may be nil. Stages that fail stand in the report. Errors:
-// vault.ErrNotFound, ErrNoBuilder, those of the cache, the context's.
+// vault.ErrNotFound, ErrBuilding, ErrNoBuilder, those of the cache, the
+// context's.
 func (a *Appliance) BuildEngines(ctx context.Context, id string, progress func(BuildProgress)) (BuildReport, error) {
 	r := BuildReport{Model: id, Engines: []BuiltEngine{}, Good: true}
 	m, _, err := a.loadBundle(id)
 	if err != nil {
 		return r, err
 	}
+	if !a.building.TryLock() {
+		return r, fmt.Errorf("cannot build for bundle %s: %w", id, ErrBuilding)
+	}
+	defer a.building.Unlock()
 	if a.builder == nil {
 		return r, fmt.Errorf("%w: TensorRT is %w", ErrNoBuilder, trt.ErrUnsupported)
 	}

@@ -24,17 +24,8 @@ type Device struct {
 	Bytes   int64  `json:"memory_bytes"`
 }
 
-// found fills in the answer of a device that is there.
-func (d Device) found() Device {
-	d.State = chain.Yes
-	d.Reason = fmt.Sprintf("%s, compute capability %s, %d MiB, driver of CUDA %d.%d", d.Name, d.Compute, d.Bytes>>20, d.Driver/1000, d.Driver%1000/10)
-	return d
-}
-
 // no is the answer that there is none.
 func (d Device) no(state chain.State, format string, args ...any) Device {
 	d.State, d.Reason = state, fmt.Sprintf(format, args...)
 	return d
 }
-
-func compute(major, minor int) string { return fmt.Sprintf("%d.%d", major, minor) }

@@ -8,6 +8,8 @@ package cuda
 import "C"
 
 import (
+	"fmt"
+
 	"vigil/infer/chain"
 )
 
@@ -36,6 +38,13 @@ func Probe() Device {
 		return d.no(chain.DontKnow, "%s answered %d", C.GoString(&a.text[0]), int(a.error))
 	}
 	d.Name, d.Bytes = C.GoString(&a.name[0]), int64(a.bytes)
-	d.Compute = compute(int(a.major), int(a.minor))
+	d.Compute = fmt.Sprintf("%d.%d", a.major, a.minor)
 	return d.found()
+}
+
+// found fills in the answer of a device that is there.
+func (d Device) found() Device {
+	d.State = chain.Yes
+	d.Reason = fmt.Sprintf("%s, compute capability %s, %d MiB, driver of CUDA %d.%d", d.Name, d.Compute, d.Bytes>>20, d.Driver/1000, d.Driver%1000/10)
+	return d
 }

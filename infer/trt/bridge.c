@@ -109,7 +109,7 @@ void vt_log_forget(vt_log *log) {
 	__atomic_clear(&log->lock, __ATOMIC_RELEASE);
 }
 
-// vigilTrtStep and vigilTrtRead are in native.go.
+// vigilTrtStep and vigilTrtRead are in build.go and engine.go.
 extern int32_t vigilTrtStep(uintptr_t user, char *phase, char *parent, int32_t step, int32_t steps);
 extern int64_t vigilTrtRead(uintptr_t user, int64_t offset, int64_t bytes, void **data);
 

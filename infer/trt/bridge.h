@@ -1,4 +1,4 @@
-// What native.go calls: opening libraries, TensorRT through gen/src/shim.h, the CUDA runtime by functions that were found
+// What the Go files of this package call: opening libraries, TensorRT through gen/src/shim.h, the CUDA runtime by functions that were found
 // by name, and one way of a frame over the device. Go cannot call a C function by its address, so every call has a
 // wrapper here. Functions that return int32_t answer 0 for success unless they say otherwise.
 #pragma once

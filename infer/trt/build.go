@@ -74,3 +74,6 @@ func vigilTrtStep(user C.uintptr_t, phase, parent *C.char, done, steps C.int32_t
 	step(Step{Phase: C.GoString(phase), Parent: C.GoString(parent), Done: int(done), Steps: int(steps)})
 	return 1
 }
+
+// peakBytes is the most memory of this process that was resident; 0 if the kernel does not say.
+func peakBytes() int64 { return statusBytes("/proc/self/status", "VmHWM:") }

@@ -141,9 +141,6 @@ func (a *answers) built(b Built, engine []byte) error {
 	return a.send(frameBuilt, data)
 }
 
-// peakBytes is the most memory of this process that was resident; 0 if the kernel does not say.
-func peakBytes() int64 { return statusBytes("/proc/self/status", "VmHWM:") }
-
 // Resident is the memory of a process that is resident and its own, in bytes; 0 if it is gone.
 func Resident(pid int) int64 { return statusBytes(fmt.Sprintf("/proc/%d/status", pid), "RssAnon:") }
 
