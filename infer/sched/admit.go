@@ -29,28 +29,29 @@ func (r *rate) arrive(now time.Time) {
 // pessimistic mends itself.
 const probes = 8
 
-// admit says whether a job that arrives now is taken, with the time that is expected until it is done, or refused.
-func (s *Scheduler[J]) admit(c Class, deadline, now time.Time) (expected time.Duration, r *Refusal) {
+// admit says whether a job that arrives now is taken, with the time that is expected until it is done, or refused. A probe
+// is taken although it would have to be refused.
+func (s *Scheduler[J]) admit(c Class, deadline, now time.Time) (expected time.Duration, probe bool, r *Refusal) {
 	if s.closing {
-		return 0, refuse(ReasonClosing, c, closingRetry)
+		return 0, false, refuse(ReasonClosing, c, closingRetry)
 	}
 	idle := s.o.Workers - s.busy
 	if s.queue[c].n >= s.o.Places[c]+idle*s.largest() {
-		return 0, refuse(ReasonFull, c, s.nextFree(now))
+		return 0, false, refuse(ReasonFull, c, s.nextFree(now))
 	}
 	expected, needs := s.needs(c, now)
 	has := deadline.Sub(now)
 	if deadline.IsZero() || needs <= has {
-		return expected, nil
+		return expected, false, nil
 	}
 	if has > 0 && s.busy == 0 && s.queued() == 0 {
 		if s.tries++; s.tries%probes == 0 {
-			return expected, nil
+			return expected, true, nil
 		}
 	}
 	r = refuse(ReasonDeadline, c, needs-has+leastRetry)
 	r.Needs, r.Has = needs, has
-	return 0, r
+	return 0, false, r
 }
 
 func (s *Scheduler[J]) queued() (n int) {
