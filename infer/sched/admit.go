@@ -94,12 +94,17 @@ func (s *Scheduler[J]) needsIn(size, ahead int, frees []float64, c Class, now ti
 	return seconds(mean), seconds(max(mean+spread, mean*s.errorFactor()))
 }
 
-// mostError bounds the factor of errorFactor: beyond it a queue is no queue any more.
-const mostError = 4
+const (
+	// mostError bounds the factor of errorFactor: beyond it a queue is no queue any more.
+	mostError = 4
+	// errorMargin is how many mean absolute deviations of the error are allowed for. What exceeds it is dropped before it
+	// runs (doubtful), which costs nobody else anything; more here would refuse who could be served.
+	errorMargin = 2
+)
 
 // errorFactor is what expectations are multiplied by, so that few of them are exceeded.
 func (s *Scheduler[J]) errorFactor() float64 {
-	return min(max(s.errors.mean+margin*s.errors.dev, 1), mostError)
+	return min(max(s.errors.mean+errorMargin*s.errors.dev, 1), mostError)
 }
 
 // learnError compares how long a job took from its arrival with what was expected then. One that was dropped took longer
