@@ -29,28 +29,29 @@ func (r *rate) arrive(now time.Time) {
 // pessimistic mends itself.
 const probes = 8
 
-// admit says whether a job that arrives now is taken, with the time that is expected until it is done, or refused.
-func (s *Scheduler[J]) admit(c Class, deadline, now time.Time) (expected time.Duration, r *Refusal) {
+// admit says whether a job that arrives now is taken, with the time that is expected until it is done, or refused. A probe
+// is taken although it would have to be refused.
+func (s *Scheduler[J]) admit(c Class, deadline, now time.Time) (expected time.Duration, probe bool, r *Refusal) {
 	if s.closing {
-		return 0, refuse(ReasonClosing, c, closingRetry)
+		return 0, false, refuse(ReasonClosing, c, closingRetry)
 	}
 	idle := s.o.Workers - s.busy
 	if s.queue[c].n >= s.o.Places[c]+idle*s.largest() {
-		return 0, refuse(ReasonFull, c, s.nextFree(now))
+		return 0, false, refuse(ReasonFull, c, s.nextFree(now))
 	}
 	expected, needs := s.needs(c, now)
 	has := deadline.Sub(now)
 	if deadline.IsZero() || needs <= has {
-		return expected, nil
+		return expected, false, nil
 	}
 	if has > 0 && s.busy == 0 && s.queued() == 0 {
 		if s.tries++; s.tries%probes == 0 {
-			return expected, nil
+			return expected, true, nil
 		}
 	}
 	r = refuse(ReasonDeadline, c, needs-has+leastRetry)
 	r.Needs, r.Has = needs, has
-	return 0, r
+	return 0, false, r
 }
 
 func (s *Scheduler[J]) queued() (n int) {
@@ -93,12 +94,17 @@ func (s *Scheduler[J]) needsIn(size, ahead int, frees []float64, c Class, now ti
 	return seconds(mean), seconds(max(mean+spread, mean*s.errorFactor()))
 }
 
-// mostError bounds the factor of errorFactor: beyond it a queue is no queue any more.
-const mostError = 4
+const (
+	// mostError bounds the factor of errorFactor: beyond it a queue is no queue any more.
+	mostError = 4
+	// errorMargin is how many mean absolute deviations of the error are allowed for. What exceeds it is dropped before it
+	// runs (doubtful), which costs nobody else anything; more here would refuse who could be served.
+	errorMargin = 2
+)
 
 // errorFactor is what expectations are multiplied by, so that few of them are exceeded.
 func (s *Scheduler[J]) errorFactor() float64 {
-	return min(max(s.errors.mean+margin*s.errors.dev, 1), mostError)
+	return min(max(s.errors.mean+errorMargin*s.errors.dev, 1), mostError)
 }
 
 // learnError compares how long a job took from its arrival with what was expected then. One that was dropped took longer

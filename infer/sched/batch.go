@@ -2,28 +2,28 @@ package sched
 
 import "time"
 
+// doubtful is how many mean absolute deviations over the mean a run alone must still fit into the time of a job that is
+// taken; admission asks for more (margin). A run that ends late is worth nothing to its caller and keeps another waiting.
+const doubtful = 2
+
 // pick fills s.picked with the first ready tickets, up to the largest batch, and drops those whose deadline is over or
-// cannot be kept even if they ran alone now.
+// would hardly be kept if they ran alone now.
 func (s *Scheduler[J]) pick(now time.Time) {
 	s.picked = s.picked[:0]
-	alone := seconds(s.curve.predict(1).mean)
+	one := s.curve.predict(1)
+	alone := seconds(one.mean + doubtful*one.dev)
 	sc := s.scan()
 	for len(s.picked) < s.largest() {
 		t := sc.next()
 		if t == nil {
 			return
 		}
-		if !t.deadline.IsZero() && now.Add(alone).After(t.deadline) && !(s.probing(t) && now.Before(t.deadline)) {
+		if !t.deadline.IsZero() && now.Add(alone).After(t.deadline) && !(t.probe && now.Before(t.deadline)) {
 			s.drop(t, refuse(ReasonExpired, t.class, s.nextFree(now)))
 			continue
 		}
 		s.picked = append(s.picked, t)
 	}
-}
-
-// probing reports whether a ticket was let in to try the curve: it cannot have hoped to make its deadline.
-func (s *Scheduler[J]) probing(t *ticket[J]) bool {
-	return t.deadline.Sub(t.arrived) < seconds(s.curve.predict(1).mean)
 }
 
 // closes decides about a batch of the first picked tickets: how many of them run now, 0 for none yet; then until is when

@@ -11,6 +11,7 @@ type ticket[J any] struct {
 	expected time.Duration // from arrival to the end, as was thought at arrival; 0 unknown
 	state    state
 	use      uint64 // tells one use of the ticket from the next
+	probe    bool   // let in to try the curve: it runs unless its deadline is over
 	ran      bool   // Run was called: the ticket goes back when it returns
 	job      J
 	err      error

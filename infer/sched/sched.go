@@ -193,7 +193,7 @@ func (s *Scheduler[J]) Reserve(c Class, deadline time.Time) (Place[J], error) {
 	defer s.mu.Unlock()
 	now := s.o.Now()
 	s.rates[c].arrive(now)
-	expected, r := s.admit(c, deadline, now)
+	expected, probe, r := s.admit(c, deadline, now)
 	if r != nil {
 		s.count[c].refuse(r.Reason)
 		return Place[J]{}, r
@@ -202,7 +202,7 @@ func (s *Scheduler[J]) Reserve(c Class, deadline time.Time) (Place[J], error) {
 	t := s.ticket()
 	t.use++
 	t.class, t.arrived, t.rank, t.state = c, now, now.Add(s.o.HeadStart[c]), reserved
-	t.deadline, t.expected = deadline, expected
+	t.deadline, t.expected, t.probe = deadline, expected, probe
 	s.queue[c].push(t)
 	return Place[J]{s: s, t: t, use: t.use}, nil
 }
