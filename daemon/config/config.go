@@ -55,6 +55,31 @@ type Runtime struct {
 	TensorRT string `toml:"tensorrt"`
 	Threads  int    `toml:"threads"` // per engine
 	Workers  int    `toml:"workers"` // frames of a modality at a time; 0 is the number of cores divided by threads, at least 1
+	// Affinity binds an engine's threads to processors, in ONNX Runtime's notation: "1;2" for three threads.
+	Affinity string   `toml:"affinity"`
+	Device   Device   `toml:"device"`
+	Provider Provider `toml:"provider"`
+}
+
+// Device configures ONNX Runtime's own CUDA and TensorRT providers, where the library has them.
+type Device struct {
+	ID            int    `toml:"id"`
+	MemoryMiB     int    `toml:"memory_mib"`       // limit of the CUDA provider's arena; 0 is none
+	Graphs        bool   `toml:"graphs"`           // capture CUDA graphs
+	WorkspaceMiB  int    `toml:"workspace_mib"`    // scratch memory while TensorRT builds an engine; 0 is the provider's
+	EngineCache   string `toml:"engine_cache"`     // folder in memory (tmpfs) of TensorRT's engines
+	TimingCache   string `toml:"timing_cache"`     // folder of TensorRT's measured kernels
+	FP16          bool   `toml:"fp16"`             // TensorRT may run float layers in half precision
+	DLACore       int    `toml:"dla_core"`         // above 0: deep learning accelerator of that number less 1
+	BuilderLevel  int    `toml:"builder_level"`    // TensorRT's, 0 to 5; 0 is the provider's
+	CPUForTheRest bool   `toml:"cpu_for_the_rest"` // nodes that a provider cannot run may run on the CPU
+}
+
+// Provider is an execution provider of ONNX Runtime that comes as a library of its own.
+type Provider struct {
+	Name    string            `toml:"name"`
+	Library string            `toml:"library"` // absolute path; empty: there is none
+	Options map[string]string `toml:"options"` // as the provider documents them
 }
 
 // Models names the bundles in use.

@@ -28,9 +28,12 @@ func TestEveryKey(t *testing.T) {
 	}
 	want := Config{
 		Version: 1, StateDir: "/srv/vigil",
-		TPM:     TPM{Address: "unix:/run/swtpm.sock", PCRs: []int{0, 7, 14}},
-		Runtime: Runtime{Library: "/opt/ort/libonnxruntime.so.1", TensorRT: "/opt/tensorrt", Threads: 4, Workers: 3},
-		Models:  Models{Face: "face-other", Finger: "finger-other"},
+		TPM: TPM{Address: "unix:/run/swtpm.sock", PCRs: []int{0, 7, 14}},
+		Runtime: Runtime{Library: "/opt/ort/libonnxruntime.so.1", TensorRT: "/opt/tensorrt", Threads: 4, Workers: 3, Affinity: "1;2;3",
+			Device: Device{ID: 1, MemoryMiB: 512, Graphs: true, WorkspaceMiB: 256, EngineCache: "/run/vigil/engines", TimingCache: "/var/cache/vigil",
+				FP16: true, DLACore: 2, BuilderLevel: 4, CPUForTheRest: true},
+			Provider: Provider{Name: "Rocket", Library: "/opt/rocket/libep.so", Options: map[string]string{"thrust": "3"}}},
+		Models: Models{Face: "face-other", Finger: "finger-other"},
 		Policy: Policy{
 			VerifyThreshold: 0.31, IdentifyThreshold: 0.41, DuplicateThreshold: 0.51, EnrollQuality: 0.4, ProbeQuality: 0.1, Liveness: "required", LivenessThreshold: 0.7,
 			EnrollSamples: 5, ConfirmFrames: 3, UnknownFrames: 8, EventHold: Duration(1500 * time.Millisecond), MaxFailures: 0,

@@ -60,6 +60,16 @@ func (v *validator) check(c *Config) {
 		v.require(!slices.Contains(c.TPM.PCRs[:i], r), "tpm.pcrs", "register %d is named twice", r)
 	}
 	v.require(c.Runtime.Threads >= 1 && c.Runtime.Threads <= 64, "runtime.threads", "%d: 1 to 64", c.Runtime.Threads)
+	d, p := &c.Runtime.Device, &c.Runtime.Provider
+	v.require(d.ID >= 0 && d.ID < 64, "runtime.device.id", "%d: 0 to 63", d.ID)
+	v.require(d.MemoryMiB >= 0, "runtime.device.memory_mib", "%d: 0 (no limit) or more", d.MemoryMiB)
+	v.require(d.WorkspaceMiB >= 0, "runtime.device.workspace_mib", "%d: 0 (the provider's) or more", d.WorkspaceMiB)
+	v.require(d.DLACore >= 0 && d.DLACore <= 8, "runtime.device.dla_core", "%d: 0 (none) to 8", d.DLACore)
+	v.require(d.BuilderLevel >= 0 && d.BuilderLevel <= 5, "runtime.device.builder_level", "%d: 0 (the provider's) to 5", d.BuilderLevel)
+	v.require(d.EngineCache == "" || filepath.IsAbs(d.EngineCache), "runtime.device.engine_cache", "%q: an absolute path", d.EngineCache)
+	v.require(d.TimingCache == "" || filepath.IsAbs(d.TimingCache), "runtime.device.timing_cache", "%q: an absolute path", d.TimingCache)
+	v.require(p.Library == "" || filepath.IsAbs(p.Library), "runtime.provider.library", "%q: an absolute path", p.Library)
+	v.require((p.Library == "") == (p.Name == ""), "runtime.provider", "a name and a library, or neither")
 	v.require(c.Runtime.Workers >= 0 && c.Runtime.Workers <= 64, "runtime.workers", "%d: 0 (as many as the cores allow) to 64", c.Runtime.Workers)
 	v.policy(&c.Policy)
 	v.fleet(&c.Fleet)

@@ -6,8 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"vigil/daemon/config"
 	"vigil/daemon/vault"
@@ -22,63 +20,54 @@ import (
 // RuntimeLinks are the runtimes of this program in the order of their speed. engines gives TensorRT the engine of a model;
 // it may be nil where the links are only asked.
 func RuntimeLinks(cfg config.Config, engines trt.Engines) []chain.Link {
-	return []chain.Link{
-		{
-			Name:  chain.TensorRT,
-			Probe: func() chain.Answer { return trt.Probe(cfg.Runtime.TensorRT) },
-			Open: func(context.Context) (infer.Runtime, error) {
-				rt, err := trt.Open(trt.Options{Library: cfg.Runtime.TensorRT, Alloc: locked, Engines: engines})
-				if err != nil {
-					return nil, err // not a nil *trt.Runtime as an infer.Runtime
-				}
-				return rt, nil
-			},
+	links := []chain.Link{{
+		Name:  chain.TensorRT,
+		Probe: func() chain.Answer { return trt.Probe(cfg.Runtime.TensorRT) },
+		Open: func(context.Context) (infer.Runtime, error) {
+			rt, err := trt.Open(trt.Options{Library: cfg.Runtime.TensorRT, Alloc: locked, Engines: engines})
+			if err != nil {
+				return nil, err // not a nil *trt.Runtime as an infer.Runtime
+			}
+			return rt, nil
 		},
-		{Name: chain.ORTTensorRT, Probe: func() chain.Answer { return providerAnswer(cfg.Runtime.Library, "TensorRT", "tensorrt") }},
-		{Name: chain.ORTCUDA, Probe: func() chain.Answer { return providerAnswer(cfg.Runtime.Library, "CUDA", "cuda") }},
-		{
-			Name: chain.ORTCPU,
-			Probe: func() chain.Answer {
-				rt, err := openORT(cfg, 1)
-				if err != nil {
-					return chain.Answer{State: chain.No, Reason: err.Error()}
-				}
-				a := chain.Answer{State: chain.Yes, Reason: rt.Name()}
-				if err := rt.Close(); err != nil {
-					a = chain.Answer{State: chain.DontKnow, Reason: err.Error()}
-				}
-				return a
-			},
-			Open: func(context.Context) (infer.Runtime, error) {
-				rt, err := openORT(cfg, cfg.Runtime.Threads)
-				if err != nil {
-					return nil, err
-				}
-				return rt, nil
-			},
-		},
+	}}
+	if p := cfg.Runtime.Provider; p.Library != "" {
+		links = append(links, ortLink(cfg, chain.ORTPlugin, ort.Provider{Name: p.Name, Library: p.Library, Options: p.Options}))
 	}
+	return append(links, ortLink(cfg, chain.ORTTensorRT, ort.Provider{Name: ort.TensorRT}), ortLink(cfg, chain.ORTCUDA, ort.Provider{Name: ort.CUDA}),
+		ortLink(cfg, chain.ORTCPU, ort.Provider{}))
 }
 
-func openORT(cfg config.Config, threads int) (*ort.Runtime, error) {
-	return ort.Open(ort.Options{Library: cfg.Runtime.Library, Threads: threads})
-}
-
-// providerAnswer says of a provider of ONNX Runtime whether it could be used: its library lies beside ONNX Runtime's own,
-// and there is a device for it.
-func providerAnswer(library, name, file string) chain.Answer {
-	path, err := ort.Find(library)
-	if err != nil {
-		return chain.Answer{State: chain.No, Reason: "there is no ONNX Runtime, which it is a part of"}
+// ortLink is ONNX Runtime with one of its execution providers. A provider is asked by opening it: that loads its libraries.
+func ortLink(cfg config.Config, name string, p ort.Provider) chain.Link {
+	d := cfg.Runtime.Device
+	p.Fallback, p.DeviceID, p.MemoryLimitBytes, p.Graphs = d.CPUForTheRest, d.ID, int64(d.MemoryMiB)<<20, d.Graphs
+	p.WorkspaceBytes, p.EngineCache, p.TimingCache = int64(d.WorkspaceMiB)<<20, d.EngineCache, d.TimingCache
+	p.FP16, p.DLACore, p.BuilderLevel = d.FP16, d.DLACore, d.BuilderLevel
+	open := func(threads int) (*ort.Runtime, error) {
+		return ort.Open(ort.Options{Library: cfg.Runtime.Library, Threads: threads, Affinity: cfg.Runtime.Affinity, Provider: p})
 	}
-	provider := filepath.Join(filepath.Dir(path), "libonnxruntime_providers_"+file+".so")
-	if _, err := os.Stat(provider); err != nil {
-		return chain.Answer{State: chain.No, Reason: fmt.Sprintf("this ONNX Runtime (%s) has no %s provider beside it (%s)", path, name, filepath.Base(provider))}
+	return chain.Link{
+		Name: name,
+		Probe: func() chain.Answer {
+			rt, err := open(1)
+			if err != nil {
+				return chain.Answer{State: chain.No, Reason: err.Error()}
+			}
+			a := chain.Answer{State: chain.Yes, Reason: rt.Name()}
+			if err := rt.Close(); err != nil {
+				a = chain.Answer{State: chain.DontKnow, Reason: err.Error()}
+			}
+			return a
+		},
+		Open: func(context.Context) (infer.Runtime, error) {
+			rt, err := open(cfg.Runtime.Threads)
+			if err != nil {
+				return nil, err
+			}
+			return rt, nil
+		},
 	}
-	if d := cuda.Probe(); d.State != chain.Yes {
-		return chain.Answer{State: d.State, Reason: d.Reason}
-	}
-	return chain.Answer{State: chain.DontKnow, Reason: "the provider is there, this version of vigild does not use it"}
 }
 
 // AskRuntimes says of every runtime whether it could be used here, with the device that the driver shows.
@@ -100,7 +89,9 @@ type spareRuntime struct {
 }
 
 // passesOn says whether a runtime's error means that another may do better.
-func passesOn(err error) bool { return errors.Is(err, trt.ErrRefused) || errors.Is(err, ErrNoEngine) }
+func passesOn(err error) bool {
+	return errors.Is(err, trt.ErrRefused) || errors.Is(err, ort.ErrRefused) || errors.Is(err, ErrNoEngine)
+}
 
 // onChain does work on the appliance's runtime, or, when that does not take a model, on the next of the chain, with the
 // reason. It returns the runtime that was worked on last, which stays the appliance's, and the verdicts.

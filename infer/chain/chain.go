@@ -33,6 +33,7 @@ type Answer struct {
 // Names of the links, the fastest first. Nobody else makes names.
 const (
 	TensorRT    = "tensorrt"
+	ORTPlugin   = "onnxruntime-provider" // a provider library of its own
 	ORTTensorRT = "onnxruntime-tensorrt"
 	ORTCUDA     = "onnxruntime-cuda"
 	ORTCPU      = "onnxruntime-cpu"

@@ -45,6 +45,9 @@ type Options struct {
 // ErrNoLibrary means that no ONNX Runtime was found.
 var ErrNoLibrary = errors.New("ONNX Runtime library not found")
 
+// ErrRefused means that an execution provider other than the CPU's does not take a model; another runtime may.
+var ErrRefused = errors.New("the execution provider does not take the model")
+
 // env is the one ONNX Runtime environment of the process, a property of the C library itself.
 var env struct {
 	sync.Mutex
@@ -218,6 +221,9 @@ func (r *Runtime) Load(ctx context.Context, onnx []byte, inputs, outputs []infer
 		return nil, err
 	}
 	session, err := ortgo.NewDynamicAdvancedSessionWithONNXData(onnx, names(inputs), names(outputs), opts)
+	if err != nil && r.provider.name() != CPU {
+		return nil, fmt.Errorf("%w: %s: %w", ErrRefused, r.provider.name(), err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("ONNX Runtime refuses the model: %w", err)
 	}
