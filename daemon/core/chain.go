@@ -51,6 +51,9 @@ func ortLink(cfg config.Config, name string, p ort.Provider) chain.Link {
 		Name: name,
 		Probe: func() chain.Answer {
 			rt, err := open(1)
+			if name != chain.ORTCPU && errors.Is(err, ort.ErrNoLibrary) {
+				return chain.Answer{State: chain.No, Reason: "there is no ONNX Runtime, which it is a part of"}
+			}
 			if err != nil {
 				return chain.Answer{State: chain.No, Reason: err.Error()}
 			}

@@ -138,7 +138,9 @@ func (r *Runtime) usable() error {
 	} else if have, err := available(); err != nil {
 		return err
 	} else if !slices.Contains(have, builtIn[p.name()]) {
-		return fmt.Errorf("%w: %s: the library %s was built without it (it has %s)", ErrNoProvider, p.name(), env.path, strings.Join(have, ", "))
+		return fmt.Errorf("%w: this ONNX Runtime (%s) was built without %s (it has %s)", ErrNoProvider, env.path, p.name(), strings.Join(have, ", "))
+	} else if err := p.beside(env.path); err != nil {
+		return err
 	}
 	opts, err := r.sessionOptions(nil) // this loads what the provider needs
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"unsafe"
@@ -32,7 +34,7 @@ var builtIn = map[string]string{CPU: "CPUExecutionProvider", CUDA: "CUDAExecutio
 
 // ErrNoProvider means that the execution provider cannot be used here: the library was built without it, a library that it
 // needs is missing, or there is no device.
-var ErrNoProvider = errors.New("execution provider cannot be used")
+var ErrNoProvider = errors.New("cannot be used")
 
 // Provider says what executes the nodes of models. The zero value is the CPU.
 type Provider struct {
@@ -226,6 +228,20 @@ func (p *Provider) addDevices(opts *ortgo.SessionOptions) error {
 		return fmt.Errorf("the library %s offers no device under the name %q", p.Library, p.name())
 	}
 	return err
+}
+
+// beside checks that the libraries of a built-in provider lie beside ONNX Runtime's, where it looks for them: what it says
+// where they do not is hard to read.
+func (p *Provider) beside(library string) error {
+	if p.name() == CPU {
+		return nil
+	}
+	for _, name := range []string{"libonnxruntime_providers_" + p.name() + ".so", "libonnxruntime_providers_shared.so"} {
+		if _, err := os.Stat(filepath.Join(filepath.Dir(library), name)); err != nil {
+			return fmt.Errorf("%w: this ONNX Runtime (%s) has no %s provider beside it (%s)", ErrNoProvider, library, map[string]string{CUDA: "CUDA", TensorRT: "TensorRT"}[p.name()], name)
+		}
+	}
+	return nil
 }
 
 // register loads the library of a provider into the process, once.
