@@ -29,7 +29,7 @@ const python = ".cache/bench/serving/venv/bin/python"
 
 type options struct {
 	vigild              string
-	int8                bool
+	precision           string
 	json                bool
 	people, pictures    int
 	rounds              int
@@ -41,7 +41,7 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.vigild, "vigild", "bin/vigild", "our binary")
-	flag.BoolVar(&o.int8, "int8", false, "give all servers the embedder in 8 bits")
+	flag.StringVar(&o.precision, "precision", shipped, "shipped: vigild runs the embedder in 8 bits, as `vigild models quantize` makes it and its gate lets it in, the peer the file as published; fp32 or int8: all run the same file")
 	flag.BoolVar(&o.json, "json", false, "print the results as JSON")
 	flag.IntVar(&o.people, "people", 300, "people enrolled, one picture each")
 	flag.IntVar(&o.pictures, "pictures", 200, "pictures to identify, half of them of strangers")
@@ -98,7 +98,7 @@ func run(ctx context.Context, o *options) (err error) {
 func prepareWork(ctx context.Context, dir string, o *options) (*work, error) {
 	w := &work{dir: dir, people: map[string][]string{}}
 	var err error
-	if w.models, err = prepare(ctx, filepath.Join(dir, "bundle"), o.int8); err != nil {
+	if w.models, err = prepare(ctx, filepath.Join(dir, "bundle"), o.precision); err != nil {
 		return nil, err
 	}
 	folders, err := filepath.Glob(filepath.Join(open.Data(), "faces", "lfw", "*"))

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"vigil/bench/open"
 	"vigil/infer"
@@ -26,10 +27,15 @@ type models struct {
 	threshold          float64
 }
 
-// prepare writes the bundle to dir: the face preset as it is, or with the embedder in 8 bits, made and judged here. The
-// peer gets the file of the embedder that ours runs.
-func prepare(ctx context.Context, dir string, int8 bool) (_ models, err error) {
-	m := models{bundle: dir, precision: infer.PrecisionFP32}
+// shipped is what each server's users have: ours makes 8 bits of a model and judges them, the peer runs the published file.
+const shipped = "shipped"
+
+// prepare writes the bundle to dir: the face preset as it is, or with the embedder in 8 bits, made and judged here.
+func prepare(ctx context.Context, dir, precision string) (_ models, err error) {
+	m := models{bundle: dir, precision: precision}
+	if !slices.Contains([]string{shipped, infer.PrecisionFP32, infer.PrecisionINT8}, precision) {
+		return m, fmt.Errorf("precision %q: %s, %s or %s", precision, shipped, infer.PrecisionFP32, infer.PrecisionINT8)
+	}
 	manifest, err := preset.Load("face")
 	if err != nil {
 		return m, err
@@ -49,11 +55,14 @@ func prepare(ctx context.Context, dir string, int8 bool) (_ models, err error) {
 	embed := manifest.StagesOf(face.StageEmbed)[0]
 	m.detector, m.embedder = filepath.Join(dir, manifest.StagesOf(face.StageDetect)[0].File), filepath.Join(dir, embed.File)
 	m.threshold = float64(manifest.Thresholds["identify"].Score)
-	if int8 {
-		if m.embedder, err = quantise(ctx, dir, manifest, embed); err != nil {
+	if precision != infer.PrecisionFP32 {
+		int8, err := quantise(ctx, dir, manifest, embed)
+		if err != nil {
 			return m, err
 		}
-		m.precision = infer.PrecisionINT8
+		if precision == infer.PrecisionINT8 {
+			m.embedder = int8
+		}
 	}
 	text, err := json.MarshalIndent(manifest, "", "  ")
 	if err != nil {

@@ -158,11 +158,30 @@ static int NAME(spans)(const vigil_axis *a, int inputs) {
 	return 1;
 }
 
+// NAME(split) gives a row of bytes as three rows of floats, one a channel: eight pixels at a time lie in two registers.
+static void NAME(split)(float *restrict out, const uint8_t *restrict row, int w) {
+	const __m128i low[3] = {_mm_setr_epi8(0, 3, 6, 9, 12, 15, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1),
+	                        _mm_setr_epi8(1, 4, 7, 10, 13, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1),
+	                        _mm_setr_epi8(2, 5, 8, 11, 14, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1)};
+	const __m128i high[3] = {_mm_setr_epi8(-1, -1, -1, -1, -1, -1, 10, 13, -1, -1, -1, -1, -1, -1, -1, -1),
+	                         _mm_setr_epi8(-1, -1, -1, -1, -1, 8, 11, 14, -1, -1, -1, -1, -1, -1, -1, -1),
+	                         _mm_setr_epi8(-1, -1, -1, -1, -1, 9, 12, 15, -1, -1, -1, -1, -1, -1, -1, -1)};
+	int x = 0;
+	for (; x + 8 <= w; x += 8) {
+		const __m128i a = _mm_loadu_si128((const __m128i *)(row + 3 * x)), b = _mm_loadu_si128((const __m128i *)(row + 3 * x + 8));
+		for (int c = 0; c < 3; c++) {
+			const __m128i v = _mm_or_si128(_mm_shuffle_epi8(a, low[c]), _mm_shuffle_epi8(b, high[c]));
+			_mm256_storeu_ps(out + (size_t)c * w + x, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(v)));
+		}
+	}
+	for (; x < w; x++)
+		for (int c = 0; c < 3; c++) out[(size_t)c * w + x] = row[3 * x + c];
+}
+
 // NAME(enlarge) filters a row of bytes across into three rows, one a channel: each register of eight inputs is looked at by
 // eight outputs. line is a work area of three times the width.
 static void NAME(enlarge)(float *restrict out, const uint8_t *restrict row, int w, const vigil_axis *a, float *restrict line) {
-	float *restrict r = line, *restrict g = line + w, *restrict b = line + 2 * w;
-	for (int i = 0; i < w; i++) r[i] = row[3 * i], g[i] = row[3 * i + 1], b[i] = row[3 * i + 2];
+	NAME(split)(line, row, w);
 	const int n = a->outputs;
 	int x = 0;
 	for (; x + 8 <= n; x += 8) {
@@ -308,6 +327,16 @@ static inline void NAME(four)(v4 pixel[4], const uint8_t *rgb, ptrdiff_t stride,
 	const v4 fx = sx - __builtin_convertvector(x0, v4), fy = sy - __builtin_convertvector(y0, v4);
 	for (int i = 0; i < 4; i++) {
 		const uint8_t *p = rgb + y0[i] * stride + 3 * x0[i], *q = p + stride;
+#ifdef WIDEN
+		// Both pixels of a row at once: eight bytes, of which two are spare. The picture has them, see inside.
+		const __m256 upper = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+		const __m256 lower = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)q)));
+		const __m256 both = _mm256_fmadd_ps(_mm256_sub_ps(lower, upper), _mm256_set1_ps(fy[i]), upper);
+		const __m128 left = _mm256_castps256_ps128(both);
+		const __m128 right = _mm256_castps256_ps128(_mm256_permutevar8x32_ps(both, _mm256_setr_epi32(3, 4, 5, 6, 3, 4, 5, 6)));
+		pixel[i] = (v4)_mm_fmadd_ps(_mm_sub_ps(right, left), _mm_set1_ps(fx[i]), left);
+		continue;
+#endif
 		const v4 across = NAME(splat)(fx[i]), down = NAME(splat)(fy[i]);
 		const v4 tl = NAME(pixel)(p), bl = NAME(pixel)(q);
 		const v4 top = tl + across * (NAME(pixel)(p + 3) - tl), bottom = bl + across * (NAME(pixel)(q + 3) - bl);
@@ -349,7 +378,16 @@ static void NAME(warp)(float *dst, int dst_w, int dst_h, const uint8_t *rgb, ptr
 static void NAME(mirror)(float *planes, int rows, int w) {
 	for (int y = 0; y < rows; y++) {
 		float *row = planes + (size_t)y * w;
-		for (int i = 0, j = w - 1; i < j; i++, j--) {
+		int i = 0, j = w - 1;
+#ifdef WIDEN
+		const __m256i back = _mm256_setr_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+		for (; i + 16 <= j + 1; i += 8, j -= 8) {
+			const __m256 left = _mm256_permutevar8x32_ps(_mm256_loadu_ps(row + i), back), right = _mm256_permutevar8x32_ps(_mm256_loadu_ps(row + j - 7), back);
+			_mm256_storeu_ps(row + i, right);
+			_mm256_storeu_ps(row + j - 7, left);
+		}
+#endif
+		for (; i < j; i++, j--) {
 			const float t = row[i];
 			row[i] = row[j], row[j] = t;
 		}
