@@ -16,7 +16,7 @@ import (
 func (a *app) modelsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "models",
-		Short: "Import, list, inspect, verify, quantise, build, export and remove model bundles",
+		Short: "Import, use, list, inspect, verify, quantise, build, export and remove model bundles",
 		Args:  exactly(),
 		RunE:  a.listModels,
 	}
@@ -26,7 +26,7 @@ func (a *app) modelsCommand() *cobra.Command {
 		Args:  exactly(),
 		RunE:  a.listModels,
 	}
-	c.AddCommand(a.importCommand(), list, a.inspectCommand(), a.verifyModelCommand(), a.quantizeCommand(), a.buildCommand(), a.exportCommand(), a.removeCommand())
+	c.AddCommand(a.importCommand(), a.useCommand(), list, a.inspectCommand(), a.verifyModelCommand(), a.quantizeCommand(), a.buildCommand(), a.exportCommand(), a.removeCommand())
 	return c
 }
 
@@ -62,7 +62,7 @@ func (a *app) importCommand() *cobra.Command {
 					return hint(err, importRemedy(q.Preset), "import")
 				}
 				return a.print(map[string]string{"id": id}, func(w io.Writer) {
-					fmt.Fprintf(w, "imported %s; a running daemon uses it after a restart\n", id)
+					fmt.Fprintf(w, "imported %s; `%s` takes it into use, a restart does if it is the only one\n", id, a.command("models use "+id))
 				})
 			})
 		},
@@ -76,6 +76,37 @@ func importRemedy(preset string) string {
 		return "name the folder or the tar of a bundle, or add --preset face for the public models"
 	}
 	return "name a folder or a tar with the files of the preset, which vigild's user can read"
+}
+
+func (a *app) useCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "use ID",
+		Short: "Take an imported bundle into use, without a restart",
+		Long: "Load a bundle beside the one in use, run it on a check set, and let it take over between two frames.\n" +
+			"If it does not answer as it must, it is dropped, the old one stays, and the reason is audited. People\n" +
+			"who are enrolled with the old bundle alone are recognised by it until they are enrolled again, or from\n" +
+			"the pictures of their enrolment where policy.keep_enrolment_crops keeps them: `status` says how many.",
+		Args: exactly("an ID"),
+		RunE: func(c *cobra.Command, ids []string) error {
+			return a.with(c.Context(), func(cl *api.Client) error {
+				r, err := cl.UseModel(c.Context(), ids[0])
+				if err != nil {
+					return hint(err, fmt.Sprintf("`%s` lists the bundles", a.command("models list")), "no_model_bundle")
+				}
+				return a.print(r, func(w io.Writer) { printSwap(w, &r) })
+			})
+		},
+	}
+}
+
+func printSwap(w io.Writer, r *core.SwapReport) {
+	fmt.Fprintf(w, "%s is in use for %ss (loaded in %.0f ms, checked in %.0f ms, switched in %.1f ms)\n", r.To, r.Modality, r.LoadMS, r.CheckMS, r.SwitchMS)
+	if r.Elder != "" {
+		fmt.Fprintf(w, "%d people are enrolled with %s alone: it stays beside it until they are enrolled again\n", r.Left, r.Elder)
+	}
+	if r.UntilRestart {
+		fmt.Fprintf(w, "models.%s in the configuration names another bundle: that one is in use again after a restart\n", r.Modality)
+	}
 }
 
 func (a *app) removeCommand() *cobra.Command {

@@ -94,7 +94,17 @@ func modelText(m core.ModelStatus) string {
 	if m.BuiltIn {
 		text += " (built in)"
 	}
-	return fmt.Sprintf("%s, %d people with %d templates", text, m.Subjects, m.Templates)
+	text = fmt.Sprintf("%s, %d people with %d templates", text, m.Subjects, m.Templates)
+	if m.Elder != "" {
+		text += fmt.Sprintf("; %d people are known to %s alone", m.Left, m.Elder)
+	}
+	if p := m.CatchUp; p != nil {
+		text += fmt.Sprintf("; templates made again for %d of %d", p.Done, p.People)
+	}
+	if r := m.LastSwap; r != nil && !r.Done {
+		text += fmt.Sprintf("; %s was not taken into use: %s", r.To, r.Reason)
+	}
+	return text
 }
 
 func connected(yes bool) string {

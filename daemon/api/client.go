@@ -232,6 +232,12 @@ func (c *Client) ImportModel(ctx context.Context, q ImportRequest) (id string, e
 	return out.ID, err
 }
 
+// UseModel takes an imported bundle into use beside the work. An exchange that was dropped is an error, and says why.
+func (c *Client) UseModel(ctx context.Context, id string) (r core.SwapReport, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/models/"+url.PathEscape(id)+"/use", nil, &r)
+	return r, err
+}
+
 // RemoveModel deletes a bundle that is not in use.
 func (c *Client) RemoveModel(ctx context.Context, id string) error {
 	return c.do(ctx, http.MethodDelete, "/v1/models/"+url.PathEscape(id), nil, &struct{}{})
