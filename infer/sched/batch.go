@@ -4,7 +4,7 @@ import "time"
 
 // doubtful is how many mean absolute deviations over the mean a run alone must still fit into the time of a job that is
 // taken; admission asks for more (margin). A run that ends late is worth nothing to its caller and keeps another waiting.
-const doubtful = 2
+const doubtful = 3
 
 // pick fills s.picked with the first ready tickets, up to the largest batch, and drops those whose deadline is over or
 // would hardly be kept if they ran alone now.
