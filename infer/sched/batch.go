@@ -4,7 +4,7 @@ import "time"
 
 // doubtful is how many mean absolute deviations over the mean a run alone must still fit into the time of a job that is
 // taken; admission asks for more (margin). A run that ends late is worth nothing to its caller and keeps another waiting.
-const doubtful = 3
+const doubtful = 3.5
 
 // pick fills s.picked with the first ready tickets, up to the largest batch, and drops those whose deadline is over or
 // would hardly be kept if they ran alone now.
@@ -52,7 +52,7 @@ func (s *Scheduler[J]) closes(now time.Time) (n int, until time.Time) {
 	}
 	if !urgent.IsZero() {
 		p := s.curve.predict(n)
-		if slack := urgent.Add(-seconds(p.mean + margin*p.dev)); slack.Before(until) {
+		if slack := urgent.Add(-seconds(p.mean + max(margin, doubtful)*p.dev)); slack.Before(until) {
 			until = slack
 		}
 	}
