@@ -4,14 +4,22 @@ import "time"
 
 // doubtful is how many mean absolute deviations over the mean a run alone must still fit into the time of a job that is
 // taken; admission asks for more (margin). A run that ends late is worth nothing to its caller and keeps another waiting.
-const doubtful = 3.5
+// Where nobody else waits, less is asked: such a run costs nobody, and teaches a curve that is too gloomy.
+const (
+	doubtful = 3.5
+	lonely   = 2
+)
 
 // pick fills s.picked with the first ready tickets, up to the largest batch, and drops those whose deadline is over or
 // would hardly be kept if they ran alone now.
 func (s *Scheduler[J]) pick(now time.Time) {
 	s.picked = s.picked[:0]
 	one := s.curve.predict(1)
-	alone := seconds(one.mean + doubtful*one.dev)
+	room := float64(doubtful)
+	if s.queued() <= 1 {
+		room = lonely
+	}
+	alone := seconds(one.mean + room*one.dev)
 	sc := s.scan()
 	for len(s.picked) < s.largest() {
 		t := sc.next()
@@ -60,6 +68,14 @@ func (s *Scheduler[J]) closes(now time.Time) (n int, until time.Time) {
 		return n, time.Time{}
 	}
 	return 0, until
+}
+
+// queued is how many jobs are in the queue.
+func (s *Scheduler[J]) queued() (n int) {
+	for c := range s.queue {
+		n += s.queue[c].n
+	}
+	return n
 }
 
 // target is the size with the best throughput that keeps the deadline of everyone picked, and the first of the deadlines.

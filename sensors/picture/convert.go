@@ -47,10 +47,10 @@ func toRGB(dst []byte, img image.Image) {
 // rowToRGB converts a row as color.YCbCrToRGB does, bit for bit (the formulae of ITU-T T.871 in 16.16 fixed point), with what
 // the chroma gives computed once for the pixels that share it. The row begins skip pixels into its first group.
 func rowToRGB(dst, luma, cb, cr []byte, skip, shift int) {
-	group, last := -1, 0
+	last := 0
 	var red, green, blue int32
 	for x, v := range luma {
-		if group = (x + skip) >> shift; group != last || x == 0 {
+		if group := (x + skip) >> shift; group != last || x == 0 {
 			last = group
 			d, e := int32(cb[group])-128, int32(cr[group])-128
 			red, green, blue = 91881*e, -22554*d-46802*e, 116130*d
