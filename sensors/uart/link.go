@@ -116,7 +116,7 @@ const maxDrainBytes = 1 << 17
 func (l *link) drain(ctx context.Context) error {
 	dropped := 0
 	for {
-		l.decoder.Flush()
+		l.decoder.forget()
 		n, err := l.read(l.timing.Gap)
 		switch {
 		case err != nil:
@@ -124,7 +124,6 @@ func (l *link) drain(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case n == 0:
-			l.decoder.Flush()
 			return nil
 		}
 		if dropped += n; dropped > maxDrainBytes {
@@ -158,15 +157,12 @@ func (l *link) ask(ctx context.Context, content ...byte) (Code, []byte, error) {
 		if err := l.send(content...); err != nil {
 			return 0, nil, err
 		}
-		p, err := l.receive(ctx, l.timing.Reply)
+		p, err := l.acknowledgement(ctx)
 		switch {
 		case errors.Is(err, errTimeout):
 			continue
 		case err != nil:
 			return 0, nil, err
-		case p.Kind != Ack || len(p.Content) == 0:
-			l.decoder.Counts[Unexpected]++
-			continue
 		case Code(p.Content[0]) == CodeReceive:
 			continue
 		}
@@ -175,8 +171,23 @@ func (l *link) ask(ctx context.Context, content ...byte) (Code, []byte, error) {
 	if !l.heard {
 		return 0, nil, ErrStuck
 	}
-	l.decoder.Flush()
+	l.decoder.forget()
 	return 0, nil, &LineError{max(l.worst(before), Noise), tries}
+}
+
+// maxStrays bounds the packets that are passed over in wait of an acknowledgement: those of a picture.
+const maxStrays = 2048
+
+// acknowledgement waits for one; what is left of a transfer before it is passed over.
+func (l *link) acknowledgement(ctx context.Context) (Packet, error) {
+	for range maxStrays {
+		p, err := l.receive(ctx, l.timing.Reply)
+		if err != nil || p.Kind == Ack && len(p.Content) > 0 {
+			return p, err
+		}
+		l.decoder.Counts[Unexpected]++
+	}
+	return Packet{}, errTimeout
 }
 
 // order is ask for a command that must be acknowledged with OK. Errors: those of ask, *CodeError.

@@ -144,9 +144,14 @@ func (d *Decoder) Flush() bool {
 	if begun {
 		d.Counts[Truncated]++
 	}
+	d.forget()
+	return begun
+}
+
+// forget drops what has come so far, uncounted, and overwrites it.
+func (d *Decoder) forget() {
 	clear(d.buf)
 	d.buf, d.start, d.noisy = d.buf[:0], 0, false
-	return begun
 }
 
 // parse looks at the front of b: how many bytes to take and what they are. n of 0 means that more are needed.

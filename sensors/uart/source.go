@@ -224,7 +224,8 @@ func (s *Source) touch(ctx context.Context) (*sensors.Frame, error) {
 		return nil, err
 	}
 	captured, err := s.await(ctx)
-	if err == nil {
+	caught := err == nil
+	if caught {
 		err = s.module.Upload(ctx, s.packed)
 	}
 	if err == nil {
@@ -232,7 +233,7 @@ func (s *Source) touch(ctx context.Context) (*sensors.Frame, error) {
 		return f, nil
 	}
 	f.Release()
-	if line := new(LineError); errors.Is(err, ErrLifted) || errors.As(err, &line) {
+	if line := new(LineError); errors.Is(err, ErrLifted) || caught && errors.As(err, &line) {
 		s.mu.Lock()
 		s.stats.Lost++
 		n := s.stats.Touches + s.stats.Lost

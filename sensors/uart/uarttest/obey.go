@@ -66,21 +66,18 @@ func (m *Module) adjust(register, value byte) {
 
 // look plays a look at the glass.
 func (m *Module) look() {
-	if len(m.touches) == 0 {
+	if m.empty > 0 || len(m.touches) == 0 {
+		m.empty = max(0, m.empty-1)
 		m.reply(0x02)
 		return
 	}
 	t := &m.touches[0]
-	if t.Rest > 0 {
-		t.Rest = 0
-		m.reply(0x02)
-		return
-	}
 	m.looks++
 	switch {
 	case t.Gone && m.looks > 1, m.fetched, t.Looks > 0 && m.looks > t.Looks: // nobody there any more
 		m.touches, m.looks, m.fetched, m.failed = m.touches[1:], 0, false, 0
 		m.taken++
+		m.empty = 3 // people are slower than a look: the glass is empty for some
 		m.reply(0x02)
 	case t.Gone, m.failed < t.FailsAfter:
 		m.failed++

@@ -65,12 +65,11 @@ var Damages = map[string]Damage{
 
 // Touch is one finger on the glass.
 type Touch struct {
-	Gray       []byte        // 256 x 288 pixels, or of any even size: what the sensor sees
-	FailsAfter int           // pictures that fail before one succeeds; over a few it is a finger that slides
-	Looks      int           // looks at the glass for which it stays; 0: until the picture is fetched, and one look more
-	Gone       bool          // it is lifted while it is looked at: the picture fails, and there is nobody at the next look
-	Vanishes   bool          // the picture is taken, but the module has lost it when it should be sent
-	Rest       time.Duration // how long nobody touches the glass before, in the module's time
+	Gray       []byte // 256 x 288 pixels, or of any even size: what the sensor sees
+	FailsAfter int    // pictures that fail before one succeeds; over a few it is a finger that slides
+	Looks      int    // looks at the glass for which it stays; 0: until the picture is fetched, and one look more
+	Gone       bool   // it is lifted while it is looked at: the picture fails, and there is nobody at the next look
+	Vanishes   bool   // the picture is taken, but the module has lost it when it should be sent
 }
 
 // Module is a module with a line.
@@ -85,6 +84,7 @@ type Module struct {
 	faults   []Fault
 	touches  []Touch
 	looks    int // at the touch in front
+	empty    int // looks for which nobody touches the glass
 	fetched  bool
 	failed   int
 	buffer   []byte // the packed picture
