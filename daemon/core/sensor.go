@@ -114,6 +114,7 @@ func (a *Appliance) Start(ctx context.Context) error {
 	ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	a.running.Go(func() { a.keepTime(ctx) })
 	a.running.Go(func() { a.keepTending(ctx) })
+	a.startActuators(ctx)
 	for _, c := range a.cfg.Sensors {
 		if err := a.AddSensor(ctx, c); err != nil {
 			a.log.Error("sensor cannot be opened", "sensor", c.Name, "err", err)
