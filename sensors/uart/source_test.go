@@ -96,7 +96,7 @@ func expect(t *testing.T, s *uart.Source, seq uint64, seed byte) {
 	defer f.Release()
 	want := picture(seed)
 	for i, v := range want {
-		want[i] = v>>4 * 17
+		want[i] = v >> 4 * 17
 	}
 	if f.Seq != seq || f.Format != sensors.Gray8 || f.Width != width || f.Height != height || f.Sensor != "reader" || !bytes.Equal(f.Planes[0].Data, want) {
 		t.Errorf("touch %d: frame %d of %q, %v, %d x %d, right picture: %v", seq, f.Seq, f.Sensor, f.Format, f.Width, f.Height, bytes.Equal(f.Planes[0].Data, want))
