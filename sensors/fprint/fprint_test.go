@@ -11,6 +11,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 
 // policeman is a played polkit that allows everything, or nothing: fprintd asks it at every call. It is the only part here
 // that is not the real one.
-type policeman struct{ allow bool }
+type policeman struct{ deny atomic.Bool }
 
 type polkitSubject struct {
 	Kind    string
@@ -34,7 +35,7 @@ type polkitResult struct {
 }
 
 func (p *policeman) CheckAuthorization(polkitSubject, string, map[string]string, uint32, string) (polkitResult, *dbus.Error) {
-	return polkitResult{p.allow, false, map[string]string{}}, nil
+	return polkitResult{!p.deny.Load(), false, map[string]string{}}, nil
 }
 
 // bus is a private system bus with the real fprintd on it, whose reader is libfprint's virtual device.
@@ -101,7 +102,7 @@ func start(t *testing.T) *bus {
 	}
 	launch(t, nil, daemon, "--config-file="+conf, "--nofork", "--nopidfile")
 	address := "unix:path=" + socket
-	b := &bus{polkit: &policeman{allow: true}, finger: filepath.Join(dir, "finger")}
+	b := &bus{polkit: &policeman{}, finger: filepath.Join(dir, "finger")}
 	b.conn = dial(t, address)
 	serve := dial(t, address)
 	if err := serve.Export(b.polkit, "/org/freedesktop/PolicyKit1/Authority", "org.freedesktop.PolicyKit1.Authority"); err != nil {
@@ -246,11 +247,11 @@ func TestEnrolAndVerify(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	b := start(t)
 	d, who, ctx := device(t, b), me(t), bounded(t)
-	b.polkit.allow = false
+	b.polkit.deny.Store(true)
 	if _, err := d.Verify(ctx, who, fprint.AnyFinger, nil); !errors.Is(err, fprint.ErrDenied) {
 		t.Errorf("polkit says no: %v", err)
 	}
-	b.polkit.allow = true
+	b.polkit.deny.Store(false)
 	done := make(chan error, 1)
 	go func() { done <- d.Enroll(ctx, who, finger, nil) }()
 	time.Sleep(300 * time.Millisecond)

@@ -3,6 +3,7 @@ package uarttest
 import (
 	"fmt"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,7 +12,8 @@ import (
 type PTY struct {
 	Master *os.File
 	Path   string
-	slave  *os.File // kept open: without a user the master reads errors
+	mu     sync.Mutex
+	slave  *os.File // kept open: without a user the master reads errors; nil after Close
 }
 
 // OpenPTY makes one in raw mode. The caller owns it.
@@ -53,6 +55,11 @@ func (p *PTY) raw() error {
 
 // Baud is the rate that the user of the port has set.
 func (p *PTY) Baud() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.slave == nil {
+		return 0
+	}
 	t, err := unix.IoctlGetTermios(int(p.slave.Fd()), unix.TCGETS2)
 	if err != nil {
 		return 0
@@ -63,7 +70,10 @@ func (p *PTY) Baud() int {
 // Close takes the line away: the user's next read fails as with an unplugged adapter.
 func (p *PTY) Close() {
 	p.Master.Close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.slave != nil {
 		p.slave.Close()
+		p.slave = nil
 	}
 }
