@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -41,6 +42,13 @@ func (d *door) Close() error {
 	defer d.mu.Unlock()
 	d.closed++
 	return nil
+}
+
+// seen is what it was asked for so far.
+func (d *door) seen() (grants []actuators.Grant, ahead bool, closed int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.grants), d.ahead, d.closed
 }
 
 // openDoor opens an appliance of fingers with readers "reader" and "desk", one output, and Ann enrolled.
@@ -104,8 +112,9 @@ func TestAMatchAtItsSensorMovesAnOutput(t *testing.T) {
 	if got := outcomes(t, a, 1); got[0] != "granted" {
 		t.Errorf("%v", got)
 	}
-	if len(d.grants) != 1 || d.grants[0] != (actuators.Grant{Decision: dec.ID, Subject: ann, Card: 7}) || !d.ahead {
-		t.Errorf("%+v, audited ahead: %v", d.grants, d.ahead)
+	grants, ahead, _ := d.seen()
+	if len(grants) != 1 || grants[0] != (actuators.Grant{Decision: dec.ID, Subject: ann, Card: 7}) || !ahead {
+		t.Errorf("%+v, audited ahead: %v", grants, ahead)
 	}
 	e := a.Actuations(t)[0]
 	if e.Subject != ann || e.Detail["decision"] != dec.ID || e.Detail["actuator"] != "door" || e.Detail["intent"] != nil {
@@ -115,7 +124,7 @@ func TestAMatchAtItsSensorMovesAnOutput(t *testing.T) {
 
 func TestAnOutputWithTwoConditions(t *testing.T) {
 	d := &door{}
-	a, ann, touch := openDoor(t, config.Actuator{Driver: config.ActuatorRelay, IntentSensor: "desk"}, d)
+	a, ann, touch := openDoor(t, config.Actuator{Driver: config.ActuatorRelay, IntentSensor: "desk", IntentWindow: config.Duration(10 * time.Minute)}, d)
 	w := a.Watch()
 	defer w.Stop()
 	touch("reader", annIndex)
@@ -128,8 +137,9 @@ func TestAnOutputWithTwoConditions(t *testing.T) {
 	intent := <-w.C
 	outcomes(t, a, 1)
 	e := a.Actuations(t)[0]
-	if e.Subject != ann || e.Detail["decision"] != identity.ID || e.Detail["intent"] != intent.ID || len(d.grants) != 1 {
-		t.Errorf("audited as %+v; %+v", e, d.grants)
+	grants, _, _ := d.seen()
+	if e.Subject != ann || e.Detail["decision"] != identity.ID || e.Detail["intent"] != intent.ID || len(grants) != 1 {
+		t.Errorf("audited as %+v; %+v", e, grants)
 	}
 	touch("desk", annIndex) // the identity is used up
 	outcomes(t, a, 1)
@@ -150,8 +160,9 @@ func TestAnOutputThatFails(t *testing.T) {
 	d.mu.Unlock()
 	touch("reader", annIndex)
 	outcomes(t, a, 3)
-	if s := a.Status(); s.State != "ready" || d.closed != 1 {
-		t.Errorf("%s %v, closed %d times", s.State, s.Degraded, d.closed)
+	_, _, closed := d.seen()
+	if s := a.Status(); s.State != "ready" || closed != 1 {
+		t.Errorf("%s %v, closed %d times", s.State, s.Degraded, closed)
 	}
 }
 
@@ -170,8 +181,9 @@ func TestACardIsNeededAtAController(t *testing.T) {
 	d := &door{}
 	a, _, touch := openDoor(t, config.Actuator{Driver: config.ActuatorWiegand}, d)
 	touch("reader", annIndex)
-	if got := outcomes(t, a, 1); got[0] != "refused" || len(d.grants) != 0 {
-		t.Errorf("%v, %v", got, d.grants)
+	got := outcomes(t, a, 1)
+	if grants, _, _ := d.seen(); got[0] != "refused" || len(grants) != 0 {
+		t.Errorf("%v, %v", got, grants)
 	}
 }
 
