@@ -20,14 +20,15 @@ const module = "vigil/"
 
 // rooms says which rooms the packages of a room may import beside their own. A room is a folder of the root.
 var rooms = map[string][]string{
-	"kernels": {},
-	"sensors": {},
-	"secure":  {},
-	"infer":   {"kernels", "sensors"},
-	"store":   {"secure", "kernels"},
-	"fleet":   {"secure"}, // the store it needs is declared as interfaces in fleet itself
-	"daemon":  {"kernels", "sensors", "secure", "infer", "store", "fleet"},
-	"bench":   {"kernels", "sensors", "secure", "infer", "store", "fleet", "daemon"}, // anything: nobody imports it
+	"kernels":   {},
+	"sensors":   {},
+	"actuators": {},
+	"secure":    {},
+	"infer":     {"kernels", "sensors"},
+	"store":     {"secure", "kernels"},
+	"fleet":     {"secure"}, // the store it needs is declared as interfaces in fleet itself
+	"daemon":    {"kernels", "sensors", "actuators", "secure", "infer", "store", "fleet"},
+	"bench":     {"kernels", "sensors", "actuators", "secure", "infer", "store", "fleet", "daemon"}, // anything: nobody imports it
 }
 
 // ban forbids an import outside some folders.
@@ -39,7 +40,7 @@ type ban struct {
 
 var bans = []ban{
 	{"C", []string{"vigil/kernels/", "vigil/sensors/picture/turbo", "vigil/infer/ort", "vigil/infer/trt", "vigil/infer/cuda", "vigil/secure/mem"}, "C code is kept where its memory rules are known"},
-	{"unsafe", []string{"vigil/kernels/", "vigil/sensors/picture/turbo", "vigil/infer/ort", "vigil/infer/trt", "vigil/secure/mem", "vigil/infer/quant/onnx/pb"}, // pb: as protoc-gen-go writes it
+	{"unsafe", []string{"vigil/actuators/gpio", "vigil/kernels/", "vigil/sensors/picture/turbo", "vigil/infer/ort", "vigil/infer/trt", "vigil/secure/mem", "vigil/infer/quant/onnx/pb"}, // pb: as protoc-gen-go writes it
 		"pointer tricks are kept where their rules are known"},
 	{"vigil/infer/trt/gen", []string{"vigil/infer/trt"}, "what speaks to TensorRT has one caller"},
 	{"vigil/infer/quant/onnx/pb", []string{"vigil/infer/quant/onnx"}, "what the schema allows is checked in one place"},
@@ -52,6 +53,8 @@ var bans = []ban{
 	{"github.com/google/go-tpm/tpm2", []string{"vigil/secure/tpm", "vigil/secure/securetest"}, "one adapter for the TPM"},
 	{"go.etcd.io/bbolt", []string{"vigil/store"}, "one owner of the database"},
 	{"github.com/eclipse/paho.mqtt.golang", []string{"vigil/fleet", "vigil/fleet/fleettest"}, "one owner of the link"},
+	{"vigil/sensors/uart/uarttest", nil, "a played module is for tests"},
+	{"vigil/actuators/osdp/osdptest", nil, "a played control panel is for tests"},
 	{"gonum.org/v1/plot", []string{"vigil/infer/eval/report"}, "one place that draws"},
 	{"vigil/secure/securetest", []string{"vigil/bench/", "vigil/daemon", "vigil/daemon/daemontest", "vigil/store/storetest"}, "a software TPM is for tests and the demo"},
 	{"vigil/fleet/fleettest", []string{"vigil/daemon"}, "a throw-away authority is for tests and the demo"},

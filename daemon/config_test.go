@@ -11,7 +11,7 @@ import (
 
 // uncommented is the example with every key that is commented out set to what stands there.
 func uncommented() string {
-	key := regexp.MustCompile(`(?m)^# ((?:[a-z_]+ = |\[\[).*)$`)
+	key := regexp.MustCompile(`(?m)^# ((?:[a-z0-9_]+ = |\[\[).*)$`)
 	return key.ReplaceAllString(exampleConfig, "$1")
 }
 
@@ -32,13 +32,16 @@ func TestTheExampleShowsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Sensors) != 2 || got.Sensors[0].Name != "door" || !got.Sensors[0].Loop || got.Sensors[1].Driver != config.DriverSynth {
+	if len(got.Sensors) != 3 || got.Sensors[0].Name != "door" || !got.Sensors[0].Loop || got.Sensors[1].Driver != config.DriverSynth || got.Sensors[2].Driver != config.DriverUART {
 		t.Errorf("sensors %+v", got.Sensors)
 	}
 	if len(got.API.Peers) != 1 || got.API.Peers[0].Scope != config.ScopeViewer {
 		t.Errorf("peers %+v", got.API.Peers)
 	}
-	got.Sensors, got.API.Peers = nil, nil
+	if len(got.Actuators) != 3 || got.Actuators[0].Driver != config.ActuatorRelay || got.Actuators[2].Driver != config.ActuatorOSDP {
+		t.Errorf("actuators %+v", got.Actuators)
+	}
+	got.Sensors, got.API.Peers, got.Actuators = nil, nil, nil
 	want := config.Default()
 	want.Fleet.CommandKeys = []string{}
 	if !reflect.DeepEqual(got, want) {

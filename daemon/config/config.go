@@ -39,6 +39,8 @@ type Config struct {
 	Fleet    Fleet    `toml:"fleet"`
 	Log      Log      `toml:"log"`
 	Sensors  []Sensor `toml:"sensors"`
+
+	Actuators []Actuator `toml:"actuators"`
 }
 
 // TPM says where the TPM is.
@@ -194,7 +196,7 @@ type Log struct {
 // Sensor is one source of frames.
 type Sensor struct {
 	Name   string `toml:"name"`
-	Driver string `toml:"driver"` // DriverReplay, DriverSynth
+	Driver string `toml:"driver"` // DriverReplay, DriverSynth, DriverUART
 	// Modality is what the sensor sees: "face" or "finger". Empty is "face", unless models.face is "off".
 	Modality string  `toml:"modality"`
 	DPI      float64 `toml:"dpi"` // fingerprint readers: pixels per inch; 0 means 500
@@ -213,12 +215,18 @@ type Sensor struct {
 	Impressions int    `toml:"impressions"` // 0 means 1
 	FirstTouch  int64  `toml:"first_touch"`
 	Severity    string `toml:"severity"` // easy (also if empty), normal, hard
+
+	// Of a fingerprint module at a serial port.
+	Baud     int   `toml:"baud"`     // 0 finds it
+	Password int64 `toml:"password"` // 32 bits
+	Light    bool  `toml:"light"`    // switch the light under the glass on
 }
 
 // Values of Sensor.Driver.
 const (
 	DriverReplay = "replay" // recordings
 	DriverSynth  = "synth"  // generated fingerprints of nobody
+	DriverUART   = "uart"   // a fingerprint module of the ZFM and R30x family at a serial port
 )
 
 // Severities are the values of Sensor.Severity, in the order of sensors/synth.

@@ -59,6 +59,12 @@ func TestEveryKey(t *testing.T) {
 			{Name: "door", Driver: "replay", Path: "/srv/clips/door.mjpeg", Rate: 12.5, Speed: 2, Step: true, Loop: true, Repeat: 3, Width: 640, Height: 480},
 			{Name: "gate", Driver: "replay", Path: "/srv/clips/gate"},
 			{Name: "reader", Driver: "synth", Modality: "finger", DPI: 512, Seed: 7, Fingers: 3, Impressions: 4, FirstTouch: 2, Severity: "normal"},
+			{Name: "module", Driver: "uart", Modality: "finger", Path: "/dev/ttyUSB0", Baud: 115200, Password: 1<<32 - 1, Light: true},
+		},
+		Actuators: []Actuator{
+			{Name: "strike", Driver: "relay", Sensor: "gate", IntentSensor: "reader", IntentWindow: Duration(8 * time.Second), Chip: "/dev/gpiochip0", Line: 17, ActiveLow: true, Hold: Duration(4 * time.Second)},
+			{Name: "wires", Driver: "wiegand", Sensor: "reader", Chip: "/dev/gpiochip1", D0: 5, D1: 6, Bits: 34, Facility: 300},
+			{Name: "panel", Driver: "osdp", Sensor: "module", Path: "/dev/ttyUSB1", Baud: 38400, Address: 3, KeyFile: "/etc/vigil/osdp.key", Card: 99, Cards: map[string]int64{"0123456789abcdef": 1001}},
 		},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -69,10 +75,20 @@ func TestEveryKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, key := range keysOf(reflect.TypeFor[Config](), "") {
-		if keys[key].line == 0 && keys[strings.Replace(key, "sensors[0]", "sensors[2]", 1)].line == 0 {
+		if !usedSomewhere(keys, key) {
 			t.Errorf("testdata/good.toml does not use the key %s", key)
 		}
 	}
+}
+
+// usedSomewhere reports whether an entry of the list that the key is in has it.
+func usedSomewhere(keys index, key string) bool {
+	for i := range 4 {
+		if keys[strings.Replace(key, "[0]", fmt.Sprintf("[%d]", i), 1)].line > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // keysOf lists the dotted keys of a structure.
@@ -108,6 +124,21 @@ func TestEmptyFileIsDefault(t *testing.T) {
 func TestErrors(t *testing.T) {
 	good := readGood(t)
 	for _, c := range []struct{ name, old, new, key, want string }{
+		{"rate of a module", "baud = 115200", "baud = 10000", "sensors[3].baud", "multiple of 9600"},
+		{"password of a module", "password = 4294967295", "password = 4294967296", "sensors[3].password", "32 bits"},
+		{"faces at a module", "modality = \"finger\"\npath = \"/dev/ttyUSB0\"", "modality = \"face\"\npath = \"/dev/ttyUSB0\"", "sensors[3].modality", "reads fingers"},
+		{"key of another driver", `severity = "normal"`, "baud = 9600", "sensors[2].baud", "driver uart"},
+		{"driver of an actuator", `driver = "relay"`, `driver = "servo"`, "actuators[0].driver", "one of relay"},
+		{"sensor of an actuator", `sensor = "gate"`, `sensor = "moon"`, "actuators[0].sensor", "no sensor"},
+		{"intent where the identity is", `intent_sensor = "reader"`, `intent_sensor = "gate"`, "actuators[0].intent_sensor", "another sensor"},
+		{"chip", `chip = "/dev/gpiochip0"`, `chip = "gpiochip0"`, "actuators[0].chip", "absolute"},
+		{"hold", `hold = "4s"`, `hold = "1h"`, "actuators[0].hold", "10m"},
+		{"one line for both", "d1 = 6", "d1 = 5", "actuators[1].d1", "the same"},
+		{"bits", "bits = 34", "bits = 37", "actuators[1].bits", "26 or 34"},
+		{"facility", "facility = 300", "facility = 70000", "actuators[1].facility", "0 to 65535"},
+		{"address", "address = 3", "address = 127", "actuators[2].address", "0 to 126"},
+		{"card", "card = 99", "card = 65536", "actuators[2].card", "65535"},
+		{"name of an actuator", `name = "wires"`, `name = "strike"`, "actuators[1].name", "twice"},
 		{"unknown key", `face = "face-other"`, `fase = "face-other"`, "models.fase", "unknown key"},
 		{"unknown table", "[models]", "[modells]", "modells", "unknown key"},
 		{"unknown key of a sensor", "repeat = 3", "repeats = 3", "sensors.repeats", "unknown key"},

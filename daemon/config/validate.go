@@ -77,6 +77,7 @@ func (v *validator) check(c *Config) {
 	v.oneOf("log.format", c.Log.Format, "text", "json")
 	v.api(&c.API)
 	v.sensors(c.Sensors)
+	v.actuators(c.Actuators, c.Sensors)
 }
 
 func (v *validator) oneOf(key, value string, allowed ...string) {
@@ -202,13 +203,14 @@ func (v *validator) sensors(list []Sensor) {
 		v.require(namePattern.MatchString(s.Name), key+".name", "%q: 1 to 63 of a-z, 0-9 and dash", s.Name)
 		v.require(!seen[s.Name], key+".name", "%q is used twice", s.Name)
 		seen[s.Name] = true
-		v.oneOf(key+".driver", s.Driver, DriverReplay, DriverSynth)
+		v.oneOf(key+".driver", s.Driver, DriverReplay, DriverSynth, DriverUART)
 		v.oneOf(key+".modality", s.Modality, "", "face", "finger")
 		v.require(s.DPI == 0 || s.DPI >= 250 && s.DPI <= 2000, key+".dpi", "%v: 250 to 2000 pixels per inch, or 0", s.DPI)
 		v.require(s.Driver == DriverSynth || filepath.IsAbs(s.Path), key+".path", "%q must be an absolute path", s.Path)
 		if s.Driver == DriverSynth {
 			v.synth(key, &s)
 		}
+		v.uart(key, &s)
 		v.require(s.Rate >= 0 && s.Rate <= 1000, key+".rate", "%v: 0 to 1000 frames per second", s.Rate)
 		v.require(s.Speed >= 0 && s.Speed <= 1000, key+".speed", "%v: 0 to 1000", s.Speed)
 		v.require(s.Repeat >= 0 && s.Repeat <= 1000, key+".repeat", "%d: 0 to 1000", s.Repeat)

@@ -21,6 +21,7 @@ import (
 	"sync"
 	"time"
 
+	"vigil/actuators"
 	"vigil/daemon/config"
 	"vigil/daemon/decide"
 	"vigil/daemon/vault"
@@ -121,6 +122,9 @@ type Appliance struct {
 	serving  serving
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
+
+	outputs    []*output
+	actuatorOf func(config.Actuator) (actuators.Actuator, error) // nil: the configured drivers
 }
 
 // Options are what Open needs beside the configuration.
@@ -134,6 +138,8 @@ type Options struct {
 	LinksOf func(trt.Engines) []chain.Link
 	// Builder builds engines; nil: none can be built.
 	Builder EngineBuilder
+	// Actuator opens an output; nil takes the driver that the configuration names.
+	Actuator func(config.Actuator) (actuators.Actuator, error)
 }
 
 // Open brings up an appliance whose state folder was provisioned. Nothing runs yet: see Start. Errors name the part that
@@ -144,7 +150,7 @@ func Open(ctx context.Context, cfg config.Config, o Options) (_ *Appliance, err 
 	}
 	a := &Appliance{
 		cfg: cfg, log: o.Logger.With("room", "core"), now: o.Now, started: o.Now(), runtime: o.Runtime,
-		stats: newStats(), health: newHealth(o.Now), swapped: make(chan struct{}, 1), builder: o.Builder,
+		stats: newStats(), health: newHealth(o.Now), swapped: make(chan struct{}, 1), builder: o.Builder, actuatorOf: o.Actuator,
 	}
 	if o.LinksOf != nil {
 		a.links = o.LinksOf(a.engineSource)

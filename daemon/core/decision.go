@@ -97,6 +97,7 @@ func (a *Appliance) commit(ctx context.Context, d *Decision) error {
 	a.stats.observe(StageCommit, time.Since(start))
 	a.log.Info("decision", "id", d.ID, "operation", d.Operation, "outcome", d.Outcome, "subject", d.Subject,
 		"sensor", d.Sensor, "score", d.Score)
+	a.actuate(d)
 	a.watchers.send(*d)
 	a.serving.news.tell()
 	return nil

@@ -32,6 +32,7 @@ type sensor struct {
 	tracker *decide.Tracker
 	seen    []decide.Observation
 	found   []decide.Event // in a turn
+	arrived time.Time      // when the source handed the frame out
 	resume  time.Time      // nothing is decided before; see commitPause
 	events  []decide.Event
 
@@ -65,6 +66,10 @@ type SensorStatus struct {
 func openSource(c config.Sensor) (sensors.Source, *sensors.Newest, error) {
 	if c.Driver == config.DriverSynth {
 		src, err := synth.NewSource(synthOptions(c))
+		return src, nil, err
+	}
+	if c.Driver == config.DriverUART {
+		src, err := openUART(c)
 		return src, nil, err
 	}
 	src, err := replay.Open(replay.Options{
@@ -109,6 +114,7 @@ func (a *Appliance) Start(ctx context.Context) error {
 	ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	a.running.Go(func() { a.keepTime(ctx) })
 	a.running.Go(func() { a.keepTending(ctx) })
+	a.startActuators(ctx)
 	for _, c := range a.cfg.Sensors {
 		if err := a.AddSensor(ctx, c); err != nil {
 			a.log.Error("sensor cannot be opened", "sensor", c.Name, "err", err)
@@ -241,6 +247,7 @@ func (s *sensor) run(ctx context.Context) {
 		case err == nil:
 			failures = 0
 			s.set("running", nil)
+			s.arrived = time.Now()
 			s.frame(ctx, f)
 			f.Release()
 		case errors.As(err, &skipped):
@@ -348,7 +355,11 @@ func (s *sensor) look(t *turn) error {
 		session.offer(t)
 		return nil
 	}
-	if age := time.Since(f.Captured); age > time.Duration(a.cfg.Policy.FrameDeadline) {
+	born := f.Captured
+	if u.kind == Finger {
+		born = s.arrived // a serial line takes seconds for a print, which is none the worse for it
+	}
+	if age := time.Since(born); age > time.Duration(a.cfg.Policy.FrameDeadline) {
 		s.stale.Add(1)
 		return nil
 	}
