@@ -102,6 +102,7 @@ type Status struct {
 	Outbox     store.OutboxStats `json:"outbox"`
 	Fleet      *fleet.Status     `json:"fleet,omitempty"`
 	APIWaiting int               `json:"api_waiting"`
+	Bus        *BusStatus        `json:"bus,omitempty"` // nil while frames are not shared
 }
 
 // ModelStatus is a bundle in use and its gallery.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"vigil/infer/sched"
 	"vigil/sensors"
 	"vigil/sensors/replay"
+	"vigil/sensors/session"
 	"vigil/sensors/synth"
 )
 
@@ -62,23 +64,38 @@ type SensorStatus struct {
 	Unannounced uint64 `json:"unannounced"`
 }
 
-func openSource(c config.Sensor) (sensors.Source, *sensors.Newest, error) {
-	if c.Driver == config.DriverSynth {
-		src, err := synth.NewSource(synthOptions(c))
-		return src, nil, err
-	}
-	src, err := replay.Open(replay.Options{
-		Name: c.Name, Path: c.Path, Rate: c.Rate, Speed: c.Speed, Step: c.Step, Loop: c.Loop, Repeat: c.Repeat,
-		Width: c.Width, Height: c.Height,
-	})
+// openSource opens a sensor, shared with other processes where the configuration says so; the second is what drops frames,
+// nil where none may be.
+func (a *Appliance) openSource(c config.Sensor) (sensors.Source, *sensors.Newest, error) {
+	src, err := a.openDriver(c)
 	if err != nil {
 		return nil, nil, fmt.Errorf("sensor %s: %w", c.Name, err)
+	}
+	if src, err = a.bus.tap(src, c.Name); err != nil {
+		return nil, nil, err
+	}
+	if c.Driver == config.DriverSynth {
+		return src, nil, nil
 	}
 	if c.Step || c.Modality == Finger { // a fingerprint reader loses no touch
 		return src, nil, nil
 	}
 	n := sensors.NewNewest(src)
 	return n, n, nil
+}
+
+// openDriver opens what the driver of a sensor reads from.
+func (a *Appliance) openDriver(c config.Sensor) (sensors.Source, error) {
+	if c.Driver == config.DriverSynth {
+		return synth.NewSource(synthOptions(c))
+	}
+	if filepath.Ext(c.Path) == SessionExt {
+		return session.Open(c.Path, sessionKeys{a}, session.Options{Name: c.Name, Speed: c.Speed, Step: c.Step, Now: a.now})
+	}
+	return replay.Open(replay.Options{
+		Name: c.Name, Path: c.Path, Rate: c.Rate, Speed: c.Speed, Step: c.Step, Loop: c.Loop, Repeat: c.Repeat,
+		Width: c.Width, Height: c.Height,
+	})
 }
 
 // synthOptions are those of a reader with nobody at it.
@@ -109,6 +126,10 @@ func (a *Appliance) Start(ctx context.Context) error {
 	ctx, a.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	a.running.Go(func() { a.keepTime(ctx) })
 	a.running.Go(func() { a.keepTending(ctx) })
+	if err := a.bus.open(&a.cfg.Bus); err != nil { // who looks on is no reason not to work
+		a.log.Error("frames are not shared", "err", err)
+		a.health.degrade("bus", err)
+	}
 	for _, c := range a.cfg.Sensors {
 		if err := a.AddSensor(ctx, c); err != nil {
 			a.log.Error("sensor cannot be opened", "sensor", c.Name, "err", err)
@@ -128,7 +149,7 @@ func (a *Appliance) AddSensor(ctx context.Context, c config.Sensor) error {
 	if err != nil {
 		return err
 	}
-	src, newest, err := openSource(c)
+	src, newest, err := a.openSource(c)
 	if err != nil {
 		return err
 	}
@@ -204,7 +225,7 @@ func (s *sensor) reopen() {
 	if s.closed {
 		return
 	}
-	src, newest, err := openSource(s.cfg)
+	src, newest, err := s.app.openSource(s.cfg)
 	if err != nil {
 		s.reason = err.Error()
 		return
