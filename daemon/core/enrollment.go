@@ -31,6 +31,7 @@ type Enrollment struct {
 type Sampled struct {
 	Accepted bool    `json:"accepted"`
 	Advice   string  `json:"advice,omitempty"`  // why not, in words for the person who is enrolled
+	Guidance string  `json:"guidance,omitempty"` // what would help, as a code: "come_closer", "press_harder"
 	Quality  float32 `json:"quality,omitempty"` // 0..1, of an accepted one
 	Samples  int     `json:"samples"`           // accepted so far
 	Wanted   int     `json:"wanted"`            // more of them before the enrolment can be finished
@@ -101,6 +102,10 @@ func (e *Enrollment) Add(ctx context.Context, pic Picture) (Sampled, error) {
 	for _, about := range []error{ErrNoFace, ErrNoFinger, ErrSeveralFaces, ErrQuality, ErrPresentationAttack, errStranger} {
 		if errors.Is(err, about) {
 			done.Advice = err.Error()
+			var guided *guidedError
+			if errors.As(err, &guided) {
+				done.Guidance = guided.guidance
+			}
 			return done, nil
 		}
 	}

@@ -25,8 +25,11 @@ func reader(n int) config.Sensor {
 
 func TestARecordedSessionIsDecidedAsTheSensorWas(t *testing.T) {
 	d := daemontest.New(t)
+	d.Config.Models.Face = "off"
+	d.Config.Policy.FrameDeadline = config.Duration(time.Minute) // a slow machine gives up no touch
 	d.Config.Sensors = []config.Sensor{reader(3)}
 	a := d.Open(t)
+	defer closeApp(t, a)
 	path := filepath.Join(t.TempDir(), "a"+core.SessionExt)
 	var b bytes.Buffer
 	if _, err := a.Record(t.Context(), core.Recording{Sensor: "reader", Expires: time.Hour, For: time.Minute}, &b); !errors.Is(err, session.ErrNoConsent) {
@@ -47,8 +50,8 @@ func TestARecordedSessionIsDecidedAsTheSensorWas(t *testing.T) {
 	decisions := func(c config.Sensor) (list []core.Decision) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		ch, stop := a.Watch()
-		defer stop()
+		w := a.Watch()
+		defer w.Stop()
 		if err := a.AddSensor(ctx, c); err != nil {
 			t.Fatal(err)
 		}
@@ -57,7 +60,7 @@ func TestARecordedSessionIsDecidedAsTheSensorWas(t *testing.T) {
 		}
 		for len(list) < 3 {
 			select {
-			case d := <-ch:
+			case d := <-w.C:
 				list = append(list, d)
 			case <-ctx.Done():
 				t.Fatalf("%d decisions of 3", len(list))
@@ -71,7 +74,10 @@ func TestARecordedSessionIsDecidedAsTheSensorWas(t *testing.T) {
 			t.Errorf("touch %d: %v with quality %v, played %v with %v", i, direct[i].Outcome, direct[i].Quality, again[i].Outcome, again[i].Quality)
 		}
 	}
-	other := daemontest.New(t).Open(t)
+	d = daemontest.New(t)
+	d.Config.Models.Face = "off"
+	other := d.Open(t)
+	defer closeApp(t, other)
 	if err := other.AddSensor(t.Context(), played); err == nil {
 		t.Error("another device plays the session")
 	}
@@ -80,8 +86,9 @@ func TestARecordedSessionIsDecidedAsTheSensorWas(t *testing.T) {
 // TestTheBusIsOffUntilItIsWanted and then serves the sensors' frames by the rules.
 func TestTheBusIsOffUntilItIsWanted(t *testing.T) {
 	d := daemontest.New(t)
-	d.Config.Sensors = []config.Sensor{reader(2)}
+	d.Config.Models.Face, d.Config.Sensors = "off", []config.Sensor{reader(2)}
 	a := d.Open(t)
+	defer closeApp(t, a)
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -89,10 +96,11 @@ func TestTheBusIsOffUntilItIsWanted(t *testing.T) {
 		t.Error("frames are shared without being asked for")
 	}
 	d = daemontest.New(t)
-	d.Config.Sensors = []config.Sensor{reader(2)}
+	d.Config.Models.Face, d.Config.Sensors = "off", []config.Sensor{reader(2)}
 	socket := filepath.Join(t.TempDir(), "bus")
 	d.Config.Bus = config.Bus{Socket: socket, Readers: []string{fmt.Sprint("user:", os.Getuid())}, Slots: 4, FrameMiB: 1}
 	a = d.Open(t)
+	defer closeApp(t, a)
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -42,6 +42,7 @@ type sensor struct {
 	mu      sync.Mutex
 	closed  bool
 	dropped uint64 // by sources that were replaced
+	advised string // guidance of the latest frame
 	state   string // of the source: running, unplugged, failed, ended
 	reason  string
 	session *enrollSession // an enrolment that takes this sensor's frames
@@ -62,6 +63,9 @@ type SensorStatus struct {
 	Stale     uint64 `json:"stale"`     // given up because they took longer than policy.frame_deadline
 	// Unannounced counts strangers that are no decisions, because policy.audit_unknown is off.
 	Unannounced uint64 `json:"unannounced"`
+	// Guidance is what the largest face or finger of the latest frame should do, as a code ("come_closer"); empty where it is
+	// good, or nobody is there.
+	Guidance string `json:"guidance,omitempty"`
 }
 
 // openSource opens a sensor, shared with other processes where the configuration says so; the second is what drops frames,
@@ -365,6 +369,7 @@ func (s *sensor) look(t *turn) error {
 	if f.Captured.Before(s.resume) {
 		return nil
 	}
+	s.guide(t.seen)
 	if session := s.enrolling(); session != nil {
 		session.offer(t)
 		return nil
@@ -391,6 +396,17 @@ func (s *sensor) look(t *turn) error {
 	a.stats.observe(StageFrame, time.Since(f.Captured))
 	s.found = s.tracker.Observe(f.Captured, s.seen, s.found)
 	return nil
+}
+
+// guide remembers what the person in front should do.
+func (s *sensor) guide(seen []presentation) {
+	code := ""
+	if len(seen) > 0 {
+		code = seen[0].guidance
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.advised = code
 }
 
 // touch decides about a finger at once: a reader gives one frame of each touch, and nobody is followed from one to the
@@ -446,7 +462,7 @@ func (s *sensor) status() SensorStatus {
 	st := SensorStatus{
 		Name: s.cfg.Name, Driver: s.cfg.Driver, Modality: s.unit.kind, State: s.state, Reason: s.reason, Frames: s.frames.Load(),
 		Skipped: s.skipped.Load(), Malformed: s.malformed.Load(), Stale: s.stale.Load(), Unannounced: s.unannounced.Load(),
-		Dropped: s.dropped,
+		Dropped: s.dropped, Guidance: s.advised,
 	}
 	if s.newest != nil {
 		st.Dropped += s.newest.Dropped()
