@@ -148,6 +148,7 @@ func (a *Appliance) Status() Status {
 	if a.runtime != nil {
 		s.Runtime = a.runtime.Name()
 	}
+	s.Bus = a.bus.status()
 	for _, u := range a.units() {
 		s.APIWaiting += u.queue.Waiting(sched.API)
 		if m, ok := u.status(); ok {
