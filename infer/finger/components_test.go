@@ -53,10 +53,10 @@ func TestComponentsMoveTheRightWay(t *testing.T) {
 	dry := medians(t, p, func(o *synth.ImpressionOptions) { o.Pressure, o.Moisture = fixed(-0.9), fixed(-1) }, nil)
 	wet := medians(t, p, func(o *synth.ImpressionOptions) { o.Pressure, o.Moisture = fixed(0.9), fixed(1) }, nil)
 	faint := medians(t, p, func(o *synth.ImpressionOptions) { o.Contrast = fixed(0.15) }, nil)
-	part := medians(t, p, nil, func(im *synth.Impression) { // only a strip touches
+	part := medians(t, p, nil, func(im *synth.Impression) { // only a spot touches
 		for y := range im.Height {
-			if y < im.Height*5/12 || y > im.Height*7/12 {
-				for x := range im.Width {
+			for x := range im.Width {
+				if y < im.Height*3/8 || y > im.Height*5/8 || x < im.Width*3/8 || x > im.Width*5/8 {
 					im.Gray[y*im.Width+x] = 250
 				}
 			}
