@@ -297,7 +297,7 @@ func (s *sensor) set(state string, err error) {
 	if s.state == state {
 		return
 	}
-	s.state, s.reason = state, ""
+	s.state, s.reason, s.advised = state, "", ""
 	part := "sensor " + s.cfg.Name
 	if err != nil {
 		s.reason = err.Error()
