@@ -81,6 +81,9 @@ func printStatus(w io.Writer, s deviceStatus) {
 	if f := s.Fleet; f != nil {
 		fmt.Fprintf(w, "fleet    %s, session %d, %d acknowledged\n", connected(f.Connected), f.Session, f.Acknowledged)
 	}
+	if b := s.Bus; b != nil {
+		fmt.Fprintf(w, "bus      %s, %d readers let in, %d refused\n", b.Socket, b.Given, b.Refused+b.Failed+b.Overloaded)
+	}
 	printSensors(w, s.Sensors)
 	if len(s.Latency) > 0 {
 		fmt.Fprintln(w)
@@ -121,10 +124,10 @@ func printSensors(w io.Writer, list []core.SensorStatus) {
 	var rows [][]string
 	for _, s := range list {
 		rows = append(rows, []string{s.Name, s.Driver, s.Modality, s.State, fmt.Sprint(s.Frames), fmt.Sprint(s.Dropped),
-			fmt.Sprint(s.Skipped + s.Malformed), fmt.Sprint(s.Stale), s.Reason})
+			fmt.Sprint(s.Skipped + s.Malformed), fmt.Sprint(s.Stale), s.Guidance, s.Reason})
 	}
 	fmt.Fprintln(w)
-	table(w, []string{"SENSOR", "DRIVER", "SEES", "STATE", "FRAMES", "DROPPED", "BROKEN", "LATE", "REASON"}, rows)
+	table(w, []string{"SENSOR", "DRIVER", "SEES", "STATE", "FRAMES", "DROPPED", "BROKEN", "LATE", "GUIDANCE", "REASON"}, rows)
 }
 
 func printLatencies(w io.Writer, list []core.Latency) {

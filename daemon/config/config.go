@@ -37,6 +37,7 @@ type Config struct {
 	Policy   Policy   `toml:"policy"`
 	API      API      `toml:"api"`
 	Fleet    Fleet    `toml:"fleet"`
+	Bus      Bus      `toml:"bus"`
 	Log      Log      `toml:"log"`
 	Sensors  []Sensor `toml:"sensors"`
 
@@ -222,6 +223,15 @@ type Sensor struct {
 	Light    bool  `toml:"light"`    // switch the light under the glass on
 }
 
+// Bus shares the frames of the sensors with other processes of this machine, in shared memory that they can only read. An
+// empty socket switches it off.
+type Bus struct {
+	Socket   string   `toml:"socket"`
+	Readers  []string `toml:"readers"`   // "user:NAME", "group:NAME", or a number; nobody else, root neither
+	Slots    int      `toml:"slots"`     // frames a sensor's ring holds
+	FrameMiB int      `toml:"frame_mib"` // of the largest frame
+}
+
 // Values of Sensor.Driver.
 const (
 	DriverReplay = "replay" // recordings
@@ -264,6 +274,7 @@ func Default() Config {
 		},
 		API:   API{Others: ScopeOperator, RatePerSecond: 500, Burst: 1000},
 		Fleet: Fleet{Tenant: "default"},
+		Bus:   Bus{Slots: 8, FrameMiB: 8},
 		Log:   Log{Level: "info", Format: "text"},
 	}
 }

@@ -54,6 +54,7 @@ func TestEveryKey(t *testing.T) {
 			Certificate: "/etc/vigil/device.pem", ManagementKey: "/etc/vigil/management.key",
 			CommandKeys: []string{"/etc/vigil/commands-1.pem", "/etc/vigil/commands-2.pem"},
 		},
+		Bus: Bus{Socket: "/run/vigil/bus.sock", Readers: []string{"user:viewer", "group:44"}, Slots: 16, FrameMiB: 4},
 		Log: Log{Level: "debug", Format: "json"},
 		Sensors: []Sensor{
 			{Name: "door", Driver: "replay", Path: "/srv/clips/door.mjpeg", Rate: 12.5, Speed: 2, Step: true, Loop: true, Repeat: 3, Width: 640, Height: 480},

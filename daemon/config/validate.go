@@ -76,6 +76,7 @@ func (v *validator) check(c *Config) {
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.format", c.Log.Format, "text", "json")
 	v.api(&c.API)
+	v.bus(&c.Bus)
 	v.sensors(c.Sensors)
 	v.actuators(c.Actuators, c.Sensors)
 }
@@ -125,6 +126,18 @@ func (v *validator) policy(p *Policy) {
 		}
 		v.require(d >= Duration(10*time.Millisecond) && d <= Duration(24*time.Hour), "policy."+key, "%v: 10ms to 24h", time.Duration(d))
 	}
+}
+
+func (v *validator) bus(b *Bus) {
+	v.require(b.Socket == "" || filepath.IsAbs(b.Socket) && len(b.Socket) < 104, "bus.socket", "%q: an absolute path of at most 103 bytes", b.Socket)
+	v.require((b.Socket == "") == (len(b.Readers) == 0), "bus.readers", "a socket and who may read from it, or neither")
+	v.require(len(b.Readers) <= maxPeers, "bus.readers", "%d of them, at most %d", len(b.Readers), maxPeers)
+	for i, who := range b.Readers {
+		kind, name, _ := strings.Cut(who, ":")
+		v.require((kind == "user" || kind == "group") && name != "", fmt.Sprintf("bus.readers[%d]", i), "%q: \"user:NAME\" or \"group:NAME\"", who)
+	}
+	v.require(b.Slots >= 4 && b.Slots <= 64, "bus.slots", "%d: 4 to 64", b.Slots)
+	v.require(b.FrameMiB >= 1 && b.FrameMiB <= 256, "bus.frame_mib", "%d: 1 to 256", b.FrameMiB)
 }
 
 // maxPeers bounds the entries of api.peers and api.tcp.clients.

@@ -116,6 +116,7 @@ type Appliance struct {
 	decoders chan struct{} // as many as are decoded or wait decoded
 	sensorMu sync.Mutex
 	sensors  []*sensor
+	bus      frameBus
 	watchers watchers
 	swapped  chan struct{} // has a value after an exchange of models
 	fleet    fleetState
@@ -240,6 +241,7 @@ func (a *Appliance) Close() error {
 		errs = append(errs, s.close())
 	}
 	a.running.Wait()
+	errs = append(errs, a.bus.close())
 	a.watchers.close()
 	a.serving.news.tell()
 	for _, u := range a.units() {

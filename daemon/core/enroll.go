@@ -158,7 +158,8 @@ func (t *turn) takeSample(attacks *attackCount) (sample, error) {
 			ErrPresentationAttack, f.liveness, policy.LivenessThreshold)
 	}
 	if f.quality < policy.EnrollQuality {
-		return sample{}, fmt.Errorf("%w: %.2f, enrolment needs %.2f: %s", ErrQuality, f.quality, policy.EnrollQuality, f.advice)
+		err := fmt.Errorf("%w: %.2f, enrolment needs %.2f: %s", ErrQuality, f.quality, policy.EnrollQuality, f.advice)
+		return sample{}, &guidedError{err, f.guidance}
 	}
 	s := t.sample(f)
 	if old := counterpart(t.elder, f); old != nil && len(old.values) > 0 {
@@ -317,3 +318,12 @@ func (a *Appliance) DeleteSubject(ctx context.Context, id string) error {
 	}
 	return err
 }
+
+// guidedError is an error about a presentation with the code of what would help.
+type guidedError struct {
+	error
+	guidance string
+}
+
+// Unwrap returns the reason.
+func (e *guidedError) Unwrap() error { return e.error }

@@ -30,10 +30,11 @@ type Enrollment struct {
 // Sampled is what became of one picture of an Enrollment.
 type Sampled struct {
 	Accepted bool    `json:"accepted"`
-	Advice   string  `json:"advice,omitempty"`  // why not, in words for the person who is enrolled
-	Quality  float32 `json:"quality,omitempty"` // 0..1, of an accepted one
-	Samples  int     `json:"samples"`           // accepted so far
-	Wanted   int     `json:"wanted"`            // more of them before the enrolment can be finished
+	Advice   string  `json:"advice,omitempty"`   // why not, in words for the person who is enrolled
+	Guidance string  `json:"guidance,omitempty"` // what would help, as a code: "come_closer", "press_harder"
+	Quality  float32 `json:"quality,omitempty"`  // 0..1, of an accepted one
+	Samples  int     `json:"samples"`            // accepted so far
+	Wanted   int     `json:"wanted"`             // more of them before the enrolment can be finished
 }
 
 // BeginEnrollment begins the enrolment of a new or a known person by face or finger; see Unit for the modality. Errors:
@@ -101,6 +102,10 @@ func (e *Enrollment) Add(ctx context.Context, pic Picture) (Sampled, error) {
 	for _, about := range []error{ErrNoFace, ErrNoFinger, ErrSeveralFaces, ErrQuality, ErrPresentationAttack, errStranger} {
 		if errors.Is(err, about) {
 			done.Advice = err.Error()
+			var guided *guidedError
+			if errors.As(err, &guided) {
+				done.Guidance = guided.guidance
+			}
 			return done, nil
 		}
 	}

@@ -102,6 +102,7 @@ type Status struct {
 	Outbox     store.OutboxStats `json:"outbox"`
 	Fleet      *fleet.Status     `json:"fleet,omitempty"`
 	APIWaiting int               `json:"api_waiting"`
+	Bus        *BusStatus        `json:"bus,omitempty"` // nil while frames are not shared
 }
 
 // ModelStatus is a bundle in use and its gallery.
@@ -147,6 +148,7 @@ func (a *Appliance) Status() Status {
 	if a.runtime != nil {
 		s.Runtime = a.runtime.Name()
 	}
+	s.Bus = a.bus.status()
 	for _, u := range a.units() {
 		s.APIWaiting += u.queue.Waiting(sched.API)
 		if m, ok := u.status(); ok {

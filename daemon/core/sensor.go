@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"vigil/infer/sched"
 	"vigil/sensors"
 	"vigil/sensors/replay"
+	"vigil/sensors/session"
 	"vigil/sensors/synth"
 )
 
@@ -41,6 +43,7 @@ type sensor struct {
 	mu      sync.Mutex
 	closed  bool
 	dropped uint64 // by sources that were replaced
+	advised string // guidance of the latest frame
 	state   string // of the source: running, unplugged, failed, ended
 	reason  string
 	session *enrollSession // an enrolment that takes this sensor's frames
@@ -61,29 +64,46 @@ type SensorStatus struct {
 	Stale     uint64 `json:"stale"`     // given up because they took longer than policy.frame_deadline
 	// Unannounced counts strangers that are no decisions, because policy.audit_unknown is off.
 	Unannounced uint64 `json:"unannounced"`
+	// Guidance is what the largest face or finger of the latest frame should do, as a code ("come_closer"); empty where it is
+	// good, or nobody is there.
+	Guidance string `json:"guidance,omitempty"`
 }
 
-func openSource(c config.Sensor) (sensors.Source, *sensors.Newest, error) {
-	if c.Driver == config.DriverSynth {
-		src, err := synth.NewSource(synthOptions(c))
-		return src, nil, err
-	}
-	if c.Driver == config.DriverUART {
-		src, err := openUART(c)
-		return src, nil, err
-	}
-	src, err := replay.Open(replay.Options{
-		Name: c.Name, Path: c.Path, Rate: c.Rate, Speed: c.Speed, Step: c.Step, Loop: c.Loop, Repeat: c.Repeat,
-		Width: c.Width, Height: c.Height,
-	})
+// openSource opens a sensor, shared with other processes where the configuration says so; the second is what drops frames,
+// nil where none may be.
+func (a *Appliance) openSource(c config.Sensor) (sensors.Source, *sensors.Newest, error) {
+	src, err := a.openDriver(c)
 	if err != nil {
 		return nil, nil, fmt.Errorf("sensor %s: %w", c.Name, err)
+	}
+	if src, err = a.bus.tap(src, c.Name); err != nil {
+		return nil, nil, err
+	}
+	if c.Driver == config.DriverSynth {
+		return src, nil, nil
 	}
 	if c.Step || c.Modality == Finger { // a fingerprint reader loses no touch
 		return src, nil, nil
 	}
 	n := sensors.NewNewest(src)
 	return n, n, nil
+}
+
+// openDriver opens what the driver of a sensor reads from.
+func (a *Appliance) openDriver(c config.Sensor) (sensors.Source, error) {
+	if c.Driver == config.DriverSynth {
+		return synth.NewSource(synthOptions(c))
+	}
+	if c.Driver == config.DriverUART {
+		return openUART(c)
+	}
+	if filepath.Ext(c.Path) == SessionExt {
+		return session.Open(c.Path, sessionKeys{a}, session.Options{Name: c.Name, Speed: c.Speed, Step: c.Step, Now: a.now})
+	}
+	return replay.Open(replay.Options{
+		Name: c.Name, Path: c.Path, Rate: c.Rate, Speed: c.Speed, Step: c.Step, Loop: c.Loop, Repeat: c.Repeat,
+		Width: c.Width, Height: c.Height,
+	})
 }
 
 // synthOptions are those of a reader with nobody at it.
@@ -115,6 +135,10 @@ func (a *Appliance) Start(ctx context.Context) error {
 	a.running.Go(func() { a.keepTime(ctx) })
 	a.running.Go(func() { a.keepTending(ctx) })
 	a.startActuators(ctx)
+	if err := a.bus.open(&a.cfg.Bus); err != nil { // who looks on is no reason not to work
+		a.log.Error("frames are not shared", "err", err)
+		a.health.degrade("bus", err)
+	}
 	for _, c := range a.cfg.Sensors {
 		if err := a.AddSensor(ctx, c); err != nil {
 			a.log.Error("sensor cannot be opened", "sensor", c.Name, "err", err)
@@ -134,7 +158,7 @@ func (a *Appliance) AddSensor(ctx context.Context, c config.Sensor) error {
 	if err != nil {
 		return err
 	}
-	src, newest, err := openSource(c)
+	src, newest, err := a.openSource(c)
 	if err != nil {
 		return err
 	}
@@ -210,7 +234,7 @@ func (s *sensor) reopen() {
 	if s.closed {
 		return
 	}
-	src, newest, err := openSource(s.cfg)
+	src, newest, err := s.app.openSource(s.cfg)
 	if err != nil {
 		s.reason = err.Error()
 		return
@@ -279,7 +303,7 @@ func (s *sensor) set(state string, err error) {
 	if s.state == state {
 		return
 	}
-	s.state, s.reason = state, ""
+	s.state, s.reason, s.advised = state, "", ""
 	part := "sensor " + s.cfg.Name
 	if err != nil {
 		s.reason = err.Error()
@@ -351,6 +375,7 @@ func (s *sensor) look(t *turn) error {
 	if f.Captured.Before(s.resume) {
 		return nil
 	}
+	s.guide(t.seen)
 	if session := s.enrolling(); session != nil {
 		session.offer(t)
 		return nil
@@ -381,6 +406,17 @@ func (s *sensor) look(t *turn) error {
 	a.stats.observe(StageFrame, time.Since(f.Captured))
 	s.found = s.tracker.Observe(f.Captured, s.seen, s.found)
 	return nil
+}
+
+// guide remembers what the person in front should do.
+func (s *sensor) guide(seen []presentation) {
+	code := ""
+	if len(seen) > 0 {
+		code = seen[0].guidance
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.advised = code
 }
 
 // touch decides about a finger at once: a reader gives one frame of each touch, and nobody is followed from one to the
@@ -436,7 +472,7 @@ func (s *sensor) status() SensorStatus {
 	st := SensorStatus{
 		Name: s.cfg.Name, Driver: s.cfg.Driver, Modality: s.unit.kind, State: s.state, Reason: s.reason, Frames: s.frames.Load(),
 		Skipped: s.skipped.Load(), Malformed: s.malformed.Load(), Stale: s.stale.Load(), Unannounced: s.unannounced.Load(),
-		Dropped: s.dropped,
+		Dropped: s.dropped, Guidance: s.advised,
 	}
 	if s.newest != nil {
 		st.Dropped += s.newest.Dropped()

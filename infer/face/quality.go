@@ -15,6 +15,8 @@ type Quality struct {
 	Contrast  float32 // spread of the luminance
 	Pose      float32 // nose between the eyes: 1 frontal, 0 profile; 1 where the detector finds no points
 	Size      float32 // inter-eye distance
+	// Components are the same in the terms of the standard, and more of it; they guide, they do not decide.
+	Components Components
 }
 
 // Ranges over which the components run from 0 to 1, on the luminance 0..255 of an aligned crop. They were set on

@@ -195,6 +195,7 @@ func (p *Pipeline) run(ctx context.Context, im *kernels.Image, dpi float64, r *R
 	t := time.Now()
 	r.Timings[0].Took = t.Sub(start)
 	r.Quality = p.extract.judge()
+	r.Quality.Components = p.extract.components(&r.Quality, p.gray, w, h)
 	r.Present = r.Quality.present
 	r.Timings[1].Took = time.Since(t)
 	if !r.Present {

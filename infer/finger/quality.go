@@ -11,6 +11,8 @@ type Quality struct {
 	Minutiae   float32 // how many there are
 	AreaMM2    float32 // square millimetres of finger whose ridges are more legible than not
 	present    bool    // there is a finger
+	// Components are 0..100 with the terms of ISO/IEC 29794-4; they guide, they do not decide.
+	Components Components
 }
 
 // Ranges over which the components run from 0 to 1. They were set on generated prints that match their fingers and on

@@ -70,14 +70,6 @@ func (s *Scheduler[J]) closes(now time.Time) (n int, until time.Time) {
 	return 0, until
 }
 
-// queued is how many jobs are in the queue.
-func (s *Scheduler[J]) queued() (n int) {
-	for c := range s.queue {
-		n += s.queue[c].n
-	}
-	return n
-}
-
 // target is the size with the best throughput that keeps the deadline of everyone picked, and the first of the deadlines.
 func (s *Scheduler[J]) target(now time.Time) (size int, urgent time.Time) {
 	for _, t := range s.picked {
