@@ -22,7 +22,7 @@ type Pin struct {
 	Node   string // "/dev/video0": whatever is there; the others still hold
 	USB    string // vendor and product, "046d:085e"
 	Serial string // of the USB device
-	Card   string // the name that the driver gives
+	Card   string // the name of the node in /sys/class/video4linux/videoN/name
 }
 
 // Identity is what the kernel says of a video device.
@@ -197,14 +197,17 @@ func (h *host) find(p *Pin) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	for i := range all {
-		id := &all[i]
-		if (p.Place != "" && id.Place == p.Place) || (p.Place == "" && id.Node == p.Node) {
-			if wrong := p.mismatch(id); wrong != "" {
-				return *id, fmt.Errorf("%w: %s at %s: %s", ErrRefused, id.Node, id.Place, wrong)
+	var wrong Identity
+	for _, id := range all { // a place may have several nodes of the same index, which the name tells apart
+		if (p.Place == "" || id.Place == p.Place) && (p.Place != "" || id.Node == p.Node) {
+			if p.mismatch(&id) == "" {
+				return id, nil
 			}
-			return *id, nil
+			wrong = id
 		}
+	}
+	if wrong.Node != "" {
+		return wrong, fmt.Errorf("%w: %s at %s: %s", ErrRefused, wrong.Node, wrong.Place, p.mismatch(&wrong))
 	}
 	where := p.Place
 	if where == "" {

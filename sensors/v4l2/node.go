@@ -28,7 +28,10 @@ type ready struct{ frame, event, trouble bool }
 func ioctl[T any](n node, request uintptr, v *T) error { return n.Ioctl(request, unsafe.Pointer(v)) }
 
 // file is the node that the kernel gives.
-type file struct{ fd int }
+type file struct {
+	fd    int
+	polls [1]unix.PollFd // here, so that waiting allocates nothing
+}
 
 // openFile opens a video device for streaming and says which device number it really is.
 func openFile(path string) (node, uint64, error) {
@@ -42,7 +45,7 @@ func openFile(path string) (node, uint64, error) {
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR {
 		return nil, 0, &os.PathError{Op: "open", Path: path, Err: errors.Join(unix.ENOTTY, err, unix.Close(fd))}
 	}
-	return &file{fd}, st.Rdev, nil
+	return &file{fd: fd}, st.Rdev, nil
 }
 
 func retry(f func() (int, error)) (int, error) {
@@ -76,12 +79,12 @@ func (f *file) Map(offset int64, lengthBytes int) ([]byte, func() error, error) 
 }
 
 func (f *file) Wait(timeout time.Duration) (ready, error) {
-	p := []unix.PollFd{{Fd: int32(f.fd), Events: unix.POLLIN | unix.POLLPRI}}
-	_, err := unix.Poll(p, int(timeout.Milliseconds()))
+	f.polls[0] = unix.PollFd{Fd: int32(f.fd), Events: unix.POLLIN | unix.POLLPRI}
+	_, err := unix.Poll(f.polls[:], int(timeout.Milliseconds()))
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		return ready{}, err
 	}
-	got := p[0].Revents
+	got := f.polls[0].Revents
 	return ready{
 		frame: got&unix.POLLIN != 0, event: got&unix.POLLPRI != 0, trouble: got&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0,
 	}, nil

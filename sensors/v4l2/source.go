@@ -135,18 +135,21 @@ func (s *Source) Next(ctx context.Context) (*sensors.Frame, error) {
 			}
 		}
 		f, err := s.take()
-		var skipped *sensors.SkippedError
-		switch {
-		case err == nil && f != nil:
+		if f != nil {
 			return f, nil
-		case errors.As(err, &skipped):
+		}
+		if err != nil && !isSkipped(err) {
+			err = s.mend(err)
+		}
+		if err != nil {
 			return nil, err
-		case err != nil:
-			if err := s.mend(err); err != nil {
-				return nil, err
-			}
 		}
 	}
+}
+
+func isSkipped(err error) bool {
+	var skipped *sensors.SkippedError
+	return errors.As(err, &skipped)
 }
 
 func (s *Source) ended(ctx context.Context) error {
@@ -192,7 +195,7 @@ func (s *Source) tell(err error) error {
 
 // rest waits until something may have changed.
 func (s *Source) rest(ctx context.Context, d time.Duration) {
-	s.events.drain(nil)
+	s.events.drain("")
 	for end := time.Now().Add(d); time.Now().Before(end) && s.ended(ctx) == nil; {
 		began := time.Now()
 		wait := min(glance, time.Until(end))
@@ -214,6 +217,7 @@ func (s *Source) start() (err error) {
 			err = errors.Join(err, n.Close())
 		}
 	}()
+	s.events.drain("") // of the camera's earlier lives; if it goes right now, the kernel says so at the next ioctl
 	l, err := negotiate(n, &s.opts)
 	if err != nil {
 		return err
@@ -330,8 +334,7 @@ func (s *Source) wait() error {
 	if err != nil {
 		return err
 	}
-	removed := false
-	s.events.drain(func(path string) { removed = removed || path == s.id.devPath })
+	_, removed := s.events.drain(s.id.devPath)
 	switch {
 	case removed:
 		return errRemoved

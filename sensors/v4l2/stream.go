@@ -293,8 +293,8 @@ func (s *stream) export(f *sensors.Frame, p int) (int, error) {
 	return -1, errors.New("the frame is not of the present stream")
 }
 
-// captured is the driver's time stamp as a time with wall and monotonic clock. A driver that stamps with another clock, or
-// from the future, gets the present time, and false.
+// captured is the driver's time stamp as a time with wall and monotonic clock. A driver that stamps with another clock gets
+// the present time, and false. A stamp may lie up to a frame ahead: some drivers give a frame out before its scheduled end.
 func (s *stream) captured() (time.Time, bool) {
 	now := time.Now()
 	if s.buf.Flags&bufFlagTimestampMask != bufFlagTimestampMono {
@@ -305,7 +305,8 @@ func (s *stream) captured() (time.Time, bool) {
 		return now, false
 	}
 	age := time.Duration(ts.Nano() - s.buf.Sec*int64(time.Second) - s.buf.Usec*int64(time.Microsecond))
-	if age < 0 || age > maxAge {
+	ahead := max(time.Millisecond, time.Duration(min(s.interval, 1)*float64(time.Second)))
+	if age < -ahead || age > maxAge {
 		return now, false
 	}
 	return now.Add(-age), true

@@ -40,8 +40,9 @@ func parseUevent(msg []byte) (e uevent, ok bool) {
 // watcher listens to uevents. Where the kernel does not let it (a container), it hears nothing, and whoever waits looks
 // again when the time is over.
 type watcher struct {
-	fd  int // -1 without
-	buf []byte
+	fd    int // -1 without
+	buf   []byte
+	polls [1]unix.PollFd // here, so that waiting allocates nothing
 }
 
 // kernelGroup is the multicast group of the kernel's own messages; udev's has another.
@@ -69,36 +70,42 @@ func (w *watcher) wait(timeout time.Duration) {
 	}
 	end := time.Now().Add(timeout)
 	for left := timeout; left > 0; left = time.Until(end) {
-		p := []unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}}
-		if n, err := unix.Poll(p, int(left.Milliseconds())+1); n > 0 && err == nil && w.drain(nil) {
+		if !w.poll(left) {
+			continue
+		}
+		if video, _ := w.drain(""); video {
 			return
 		}
 	}
 }
 
-// drain takes what is there and says whether any of it is about video devices; removed is called with the paths of those
-// that went.
-func (w *watcher) drain(removed func(devPath string)) (video bool) {
-	for w.fd >= 0 {
+func (w *watcher) poll(timeout time.Duration) bool {
+	w.polls[0] = unix.PollFd{Fd: int32(w.fd), Events: unix.POLLIN}
+	n, err := unix.Poll(w.polls[:], int((timeout+time.Millisecond-1)/time.Millisecond))
+	return n > 0 && err == nil
+}
+
+// drain takes what is there and says whether any of it is about video devices, and whether the one at watched, a path
+// below /sys, was removed.
+func (w *watcher) drain(watched string) (video, removed bool) {
+	for w.fd >= 0 && w.poll(0) {
 		n, from, err := unix.Recvfrom(w.fd, w.buf, 0)
 		if errors.Is(err, unix.ENOBUFS) {
 			video = true // messages were lost: look
 			continue
 		}
 		if err != nil {
-			return video
+			return video, removed
 		}
 		if sender, ok := from.(*unix.SockaddrNetlink); !ok || sender.Pid != 0 {
 			continue // not the kernel
 		}
 		if e, ok := parseUevent(w.buf[:n]); ok && e.subsystem == "video4linux" {
 			video = true
-			if e.action == "remove" && removed != nil {
-				removed(e.devPath)
-			}
+			removed = removed || e.action == "remove" && e.devPath == watched
 		}
 	}
-	return video
+	return video, removed
 }
 
 func (w *watcher) close() {
