@@ -56,6 +56,10 @@ func TestEveryKey(t *testing.T) {
 			{Name: "door", Driver: "replay", Path: "/srv/clips/door.mjpeg", Rate: 12.5, Speed: 2, Step: true, Loop: true, Repeat: 3, Width: 640, Height: 480},
 			{Name: "gate", Driver: "replay", Path: "/srv/clips/gate"},
 			{Name: "reader", Driver: "synth", Modality: "finger", DPI: 512, Seed: 7, Fingers: 3, Impressions: 4, FirstTouch: 2, Severity: "normal"},
+			{
+				Name: "porch", Driver: "v4l2", Path: "/dev/v4l/by-path/pci-0000:00:14.0-usb-0:1:1.0-video-index0", Format: "mjpeg", Width: 1280,
+				Height: 720, Rate: 30, USB: "046d:085e", Serial: "A1B2", Card: "HD Webcam", Profile: "/etc/vigil/porch.json",
+			},
 		},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -66,7 +70,8 @@ func TestEveryKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, key := range keysOf(reflect.TypeFor[Config](), "") {
-		if keys[key].line == 0 && keys[strings.Replace(key, "sensors[0]", "sensors[2]", 1)].line == 0 {
+		if keys[key].line == 0 && keys[strings.Replace(key, "sensors[0]", "sensors[2]", 1)].line == 0 &&
+			keys[strings.Replace(key, "sensors[0]", "sensors[3]", 1)].line == 0 {
 			t.Errorf("testdata/good.toml does not use the key %s", key)
 		}
 	}

@@ -40,7 +40,7 @@ type sensor struct {
 	mu      sync.Mutex
 	closed  bool
 	dropped uint64 // by sources that were replaced
-	state   string // of the source: running, unplugged, failed, ended
+	state   string // of the source: running, failed, ended, or what a camera is (v4l2.State)
 	reason  string
 	session *enrollSession // an enrolment that takes this sensor's frames
 	ended   chan struct{}  // closed when the loop is over
@@ -51,7 +51,7 @@ type SensorStatus struct {
 	Name      string `json:"name"`
 	Driver    string `json:"driver"`
 	Modality  string `json:"modality"`
-	State     string `json:"state"` // running, unplugged, failed, ended
+	State     string `json:"state"` // running, failed, ended; unplugged, busy, refused, denied, unsuited, stalled
 	Reason    string `json:"reason,omitempty"`
 	Frames    uint64 `json:"frames"`    // processed
 	Dropped   uint64 `json:"dropped"`   // overwritten by a newer one before their turn
@@ -66,6 +66,9 @@ func openSource(c config.Sensor) (sensors.Source, *sensors.Newest, error) {
 	if c.Driver == config.DriverSynth {
 		src, err := synth.NewSource(synthOptions(c))
 		return src, nil, err
+	}
+	if c.Driver == config.DriverV4L2 {
+		return openCamera(c)
 	}
 	src, err := replay.Open(replay.Options{
 		Name: c.Name, Path: c.Path, Rate: c.Rate, Speed: c.Speed, Step: c.Step, Loop: c.Loop, Repeat: c.Repeat,
@@ -252,7 +255,7 @@ func (s *sensor) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, sensors.ErrUnplugged):
-			s.set("unplugged", err)
+			s.away(ctx, err)
 		default:
 			failures++
 			s.set("failed", err)
