@@ -45,8 +45,8 @@ func main() {
 	}
 	defer out.Sync()
 	o := readOrder()
-	for _, c := range cameraCases(o) {
-		if strings.Contains(c.name, o.only) {
+	for _, c := range append(cameraCases(o), usbCases(o)...) {
+		if strings.Contains(c.suite+" "+c.name, o.only) {
 			say(out, c.outcome(o))
 		}
 	}
@@ -142,7 +142,7 @@ func readOrder() *order {
 				o.cycles = n
 			}
 		case "lab.only":
-			o.only = value
+			o.only = strings.ReplaceAll(value, "+", " ")
 		}
 	}
 	return o
