@@ -30,12 +30,16 @@ func (m *machine) command(ctx context.Context, accel string) *exec.Cmd {
 	args := []string{
 		"-accel", accel, "-cpu", cpu, "-smp", "2", "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", m.kernel, "-initrd", m.initrd, "-serial", "file:" + m.console(), "-serial", "stdio",
-		"-append", "console=ttyS0 loglevel=5 panic=-1 " + m.args,
+		"-append", "console=ttyS0 loglevel=5 panic=-1 " + guestEnv + " " + m.args,
 	}
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, m.extra...)...)
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }
+
+// guestEnv becomes the environment of process 1. A signal for preemption would interrupt a write of the gadget, and spoil a
+// picture.
+const guestEnv = "GODEBUG=asyncpreemptoff=1"
 
 func (m *machine) console() string { return filepath.Join(m.dir, "console") }
 

@@ -88,10 +88,8 @@ func streamUVC(o *order, f sensors.Format) (note string, err error) {
 		}
 		frames++
 		last = n
-		seq := fr.Seq
 		fr.Release()
 		if time.Since(began) > o.each {
-			_ = seq
 			break
 		}
 		if fr, err = next(s, 30*time.Second); err != nil {
@@ -102,7 +100,7 @@ func streamUVC(o *order, f sensors.Format) (note string, err error) {
 	note = fmt.Sprintf("%d frames at %.1f of %d fps, %d lost by counter, %d by sequence, %d torn, %d damaged, %d let go, first was number %d",
 		frames, float64(frames-1)/time.Since(began).Seconds(), uvcRate, lost, st.Lost, torn, st.Damaged, st.LetGo, first)
 	if lost+torn > 0 || st.Lost+st.Damaged+st.LetGo+st.Restarts+st.Unstamped > 0 || frames < 5 {
-		return note, fmt.Errorf("not every frame came whole: %+v %w", st, err)
+		return note, errors.Join(fmt.Errorf("not every frame came whole: %+v, the camera sent %d", st, g.made.Load()), err)
 	}
 	return note, nil
 }

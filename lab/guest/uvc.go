@@ -49,9 +49,10 @@ type gadget struct {
 	made   atomic.Uint64 // pictures handed to the bus whole
 	failed atomic.Value  // error
 
-	feedMu sync.Mutex
-	ep     int // -1 without
-	commit chan struct{}
+	sending atomic.Bool
+	feedMu  sync.Mutex
+	ep      int // -1 without
+	commit  chan struct{}
 }
 
 const gadgetDir = "/dev/gadget"
@@ -89,8 +90,8 @@ func plugIn(f sensors.Format, serial string) (*gadget, error) {
 func (g *gadget) unplug() error {
 	close(g.stop)
 	g.interrupt()
-	err := unix.Close(g.ep0) // its loop polls, and notices
 	g.done.Wait()
+	err := unix.Close(g.ep0)
 	if failed, ok := g.failed.Load().(error); ok {
 		err = errors.Join(err, failed)
 	}
@@ -215,16 +216,22 @@ func (g *gadget) control() {
 			}
 		}
 	}
-	g.feedMu.Lock()
-	defer g.feedMu.Unlock()
 	g.closeEndpoint()
 }
 
+// closeEndpoint takes the endpoint from the feeder, whose write would keep it from being opened anew, and closes it.
 func (g *gadget) closeEndpoint() {
-	if g.ep >= 0 {
-		_ = unix.Close(g.ep) // the camera is going, or the endpoint is opened anew
-	}
+	g.feedMu.Lock()
+	fd := g.ep
 	g.ep = -1
+	g.feedMu.Unlock()
+	for g.sending.Load() {
+		_ = unix.Tgkill(os.Getpid(), int(g.thread.Load()), unix.SIGURG)
+		time.Sleep(time.Millisecond)
+	}
+	if fd >= 0 {
+		_ = unix.Close(fd) // the camera is going, or the endpoint is opened anew
+	}
 }
 
 // setup answers one control request. Errors mean that the host took it back; it asks again.
@@ -244,8 +251,7 @@ func (g *gadget) setup(r []byte) {
 	case kind == 0x81 && request == 10: // GET_INTERFACE
 		reply([]byte{0})
 	case kind == 0x21 && request == 1 && length > 0: // SET_CUR of probe or commit: there is one answer
-		data := make([]byte, length)
-		_, _ = unix.Read(g.ep0, data)
+		g.receive(make([]byte, length))
 		if value>>8 == 2 {
 			select {
 			case g.commit <- struct{}{}:
@@ -265,6 +271,16 @@ func (g *gadget) setup(r []byte) {
 	}
 }
 
+// receive waits for the data of a request, which come behind it.
+func (g *gadget) receive(data []byte) {
+	for !g.stopped() {
+		if _, err := unix.Read(g.ep0, data); !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // text is a string descriptor.
 func (g *gadget) text(index byte) []byte {
 	s := map[byte]string{1: g.serial, 2: uvcProduct}[index]
@@ -281,8 +297,6 @@ func (g *gadget) text(index byte) []byte {
 
 // enable opens the bulk endpoint, at the speed that the bus has now.
 func (g *gadget) enable() {
-	g.feedMu.Lock()
-	defer g.feedMu.Unlock()
 	g.closeEndpoint()
 	fd, err := unix.Open(gadgetDir+"/ep1in-bulk", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -293,9 +307,14 @@ func (g *gadget) enable() {
 	msg := binary.LittleEndian.AppendUint32(nil, 1)
 	msg = append(append(msg, endpoint(64)...), endpoint(512)...)
 	if _, err := unix.Write(fd, msg); err != nil {
-		g.failed.Store(fmt.Errorf("cannot enable the endpoint: %w", errors.Join(err, unix.Close(fd))))
+		err = errors.Join(err, unix.Close(fd))
+		if !errors.Is(err, unix.ESHUTDOWN) { // else the port was reset meanwhile: the host configures again
+			g.failed.Store(fmt.Errorf("cannot enable the endpoint: %w", err))
+		}
 		return
 	}
+	g.feedMu.Lock()
+	defer g.feedMu.Unlock()
 	g.ep = fd
 }
 
@@ -332,7 +351,9 @@ func (g *gadget) feed() {
 func (g *gadget) send(data []byte, fid byte) bool {
 	g.feedMu.Lock()
 	fd := g.ep
+	g.sending.Store(fd >= 0)
 	g.feedMu.Unlock()
+	defer g.sending.Store(false)
 	if fd < 0 {
 		return false
 	}
@@ -351,8 +372,7 @@ func (g *gadget) send(data []byte, fid byte) bool {
 			return false // cannot be: a short payload that does not look short
 		}
 		if _, err := unix.Write(fd, buf); err != nil {
-			time.Sleep(10 * time.Millisecond) // unplugged, or reset
-			return false
+			return false // unplugged, or reset
 		}
 		data = data[n:]
 	}
