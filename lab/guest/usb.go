@@ -38,8 +38,8 @@ func openUVC(f sensors.Format) (*v4l2.Source, error) {
 	return v4l2.Open(v4l2.Options{Name: "usb", Pin: uvcPin, Format: f, Buffers: 8, Timeout: 10 * time.Second})
 }
 
-// firstUVC waits for a frame of a camera that was just plugged in. That it is not there yet may be told first.
-func firstUVC(s *v4l2.Source) (*sensors.Frame, error) {
+// first waits for a frame of a camera that was just plugged in. That it is not there yet may be told first.
+func first(s *v4l2.Source) (*sensors.Frame, error) {
 	for end := time.Now().Add(40 * time.Second); ; {
 		f, err := next(s, 30*time.Second)
 		if err == nil || time.Now().After(end) || !passing(err) {
@@ -50,8 +50,12 @@ func firstUVC(s *v4l2.Source) (*sensors.Frame, error) {
 
 // passing says that an error is of the time while a camera comes up.
 func passing(err error) bool {
+	return isSkipped(err) || errors.Is(err, sensors.ErrUnplugged) && !errors.Is(err, v4l2.ErrRefused)
+}
+
+func isSkipped(err error) bool {
 	var skipped *sensors.SkippedError
-	return errors.As(err, &skipped) || errors.Is(err, sensors.ErrUnplugged) && !errors.Is(err, v4l2.ErrRefused)
+	return errors.As(err, &skipped)
 }
 
 // streamUVC streams one format over the bus and compares every byte with what was sent.
@@ -67,11 +71,11 @@ func streamUVC(o *order, f sensors.Format) (note string, err error) {
 	}
 	defer s.Close()
 	look := newPainter(f)
-	fr, err := firstUVC(s)
+	fr, err := first(s)
 	if err != nil {
 		return "", fmt.Errorf("%w; %v", err, g.failed.Load())
 	}
-	began, first, torn, lost, frames, last := time.Now(), fr.Seq, 0, 0, 0, uint32(0)
+	began, number, torn, lost, frames, last := time.Now(), fr.Seq, 0, 0, 0, uint32(0)
 	for {
 		n, bad := look.read(fr)
 		if bad != nil {
@@ -98,7 +102,7 @@ func streamUVC(o *order, f sensors.Format) (note string, err error) {
 	}
 	st := s.Stats()
 	note = fmt.Sprintf("%d frames at %.1f of %d fps, %d lost by counter, %d by sequence, %d torn, %d damaged, %d let go, first was number %d",
-		frames, float64(frames-1)/time.Since(began).Seconds(), uvcRate, lost, st.Lost, torn, st.Damaged, st.LetGo, first)
+		frames, float64(frames-1)/time.Since(began).Seconds(), uvcRate, lost, st.Lost, torn, st.Damaged, st.LetGo, number)
 	if lost+torn > 0 || st.Lost+st.Damaged+st.LetGo+st.Restarts+st.Unstamped > 0 || frames < 5 {
 		return note, errors.Join(fmt.Errorf("not every frame came whole: %+v, the camera sent %d", st, g.made.Load()), err)
 	}
@@ -130,7 +134,7 @@ func swapped(*order) (string, error) {
 	if g, err = plugIn(sensors.YUYV, "LAB1"); err != nil {
 		return "", err
 	}
-	f, err := firstUVC(s)
+	f, err := first(s)
 	if err != nil {
 		return "", errors.Join(err, g.unplug())
 	}
@@ -148,15 +152,22 @@ func replugUSB(o *order) (string, error) {
 		return "", errors.Join(err, g.unplug())
 	}
 	defer s.Close()
-	if f, err := firstUVC(s); err == nil {
+	if f, err := first(s); err == nil {
 		f.Release()
 	}
-	note, err := replug(s, o.cycles, func() error { return g.unplug() }, func() error {
+	note, err := replug(s, o.cycles, func() error {
+		old := g
+		g = nil
+		return old.unplug()
+	}, func() error {
 		var err error
 		g, err = plugIn(sensors.YUYV, "LAB1")
 		return err
 	})
-	return note, errors.Join(err, g.unplug())
+	if g != nil {
+		err = errors.Join(err, g.unplug())
+	}
+	return note, err
 }
 
 // resetStorm resets the port while it streams. uvcvideo lets go and takes the camera again each time.
@@ -174,7 +185,7 @@ func resetStorm(*order) (note string, err error) {
 	const times = 20
 	var before usage
 	for i := range times {
-		f, err := firstUVC(s)
+		f, err := first(s)
 		if err != nil {
 			return "", fmt.Errorf("reset %d: %w", i, err)
 		}
@@ -187,7 +198,7 @@ func resetStorm(*order) (note string, err error) {
 			return "", err
 		}
 	}
-	f, err := firstUVC(s)
+	f, err := first(s)
 	if err != nil {
 		return "", err
 	}

@@ -207,6 +207,7 @@ func (g *gadget) control() {
 		}
 		n, err := unix.Read(g.ep0, events[:])
 		if err != nil {
+			fmt.Printf("DBG events: %v\n", err)
 			time.Sleep(time.Millisecond)
 			continue
 		}
@@ -238,8 +239,17 @@ func (g *gadget) closeEndpoint() {
 func (g *gadget) setup(r []byte) {
 	kind, request, value := r[0], r[1], binary.LittleEndian.Uint16(r[2:])
 	length := int(binary.LittleEndian.Uint16(r[6:]))
-	reply := func(data []byte) { _, _ = unix.Write(g.ep0, data[:min(len(data), length)]) }
-	ack := func() { _, _ = unix.Read(g.ep0, nil) }
+	reply := func(data []byte) {
+		n, err := unix.Write(g.ep0, data[:min(len(data), length)])
+		if err != nil {
+			fmt.Printf("DBG reply %x: %d %v\n", r, n, err)
+		}
+	}
+	ack := func() {
+		if _, err := unix.Read(g.ep0, nil); err != nil {
+			fmt.Printf("DBG ack %x: %v\n", r, err)
+		}
+	}
 	switch {
 	case kind == 0x80 && request == 6 && value>>8 == 3:
 		reply(g.text(byte(value)))
@@ -274,7 +284,11 @@ func (g *gadget) setup(r []byte) {
 // receive waits for the data of a request, which come behind it.
 func (g *gadget) receive(data []byte) {
 	for !g.stopped() {
-		if _, err := unix.Read(g.ep0, data); !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
+		_, err := unix.Read(g.ep0, data)
+		if err != nil {
+			fmt.Printf("DBG receive: %v\n", err)
+		}
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 			return
 		}
 		time.Sleep(time.Millisecond)
