@@ -60,7 +60,8 @@ func isSkipped(err error) bool {
 
 // streamUVC streams one format over the bus and compares every byte with what was sent.
 func streamUVC(o *order, f sensors.Format) (note string, err error) {
-	g, err := plugIn(f, "LAB1")
+	misses := 0
+	g, err := plugInSurely(f, "LAB1", &misses)
 	if err != nil {
 		return "", err
 	}
@@ -111,7 +112,8 @@ func streamUVC(o *order, f sensors.Format) (note string, err error) {
 
 // swapped plugs in another camera of the same make, then the right one.
 func swapped(*order) (string, error) {
-	g, err := plugIn(sensors.YUYV, "LAB2")
+	misses := 0
+	g, err := plugInSurely(sensors.YUYV, "LAB2", &misses)
 	if err != nil {
 		return "", err
 	}
@@ -131,7 +133,7 @@ func swapped(*order) (string, error) {
 		return "", fmt.Errorf("state %s: %w; %v", v4l2.StateOf(err), err, out)
 	}
 	told := err
-	if g, err = plugIn(sensors.YUYV, "LAB1"); err != nil {
+	if g, err = plugInSurely(sensors.YUYV, "LAB1", &misses); err != nil {
 		return "", err
 	}
 	f, err := first(s)
@@ -143,7 +145,8 @@ func swapped(*order) (string, error) {
 }
 
 func replugUSB(o *order) (string, error) {
-	g, err := plugIn(sensors.YUYV, "LAB1")
+	misses := 0
+	g, err := plugInSurely(sensors.YUYV, "LAB1", &misses)
 	if err != nil {
 		return "", err
 	}
@@ -161,18 +164,19 @@ func replugUSB(o *order) (string, error) {
 		return old.unplug()
 	}, func() error {
 		var err error
-		g, err = plugIn(sensors.YUYV, "LAB1")
+		g, err = plugInSurely(sensors.YUYV, "LAB1", &misses)
 		return err
 	})
 	if g != nil {
 		err = errors.Join(err, g.unplug())
 	}
-	return note, err
+	return fmt.Sprintf("%s; %d times the host did not take the gadget", note, misses), err
 }
 
 // resetStorm resets the port while it streams. uvcvideo lets go and takes the camera again each time.
 func resetStorm(*order) (note string, err error) {
-	g, err := plugIn(sensors.YUYV, "LAB1")
+	misses := 0
+	g, err := plugInSurely(sensors.YUYV, "LAB1", &misses)
 	if err != nil {
 		return "", err
 	}

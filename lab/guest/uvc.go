@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vigil/sensors"
+	"vigil/sensors/v4l2"
 )
 
 // A USB camera made of gadgetfs on dummy_hcd. usb_f_uvc cannot be it: it streams over isochronous endpoints only, which
@@ -84,6 +86,33 @@ func plugIn(f sensors.Format, serial string) (*gadget, error) {
 	g.done.Go(g.control)
 	g.done.Go(g.feed)
 	return g, nil
+}
+
+// appears says whether the host has made a video device of it, in the time that one request may take to time out.
+func (g *gadget) appears() bool {
+	for end := time.Now().Add(8 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		all, err := v4l2.List()
+		if err == nil && slices.ContainsFunc(all, func(id v4l2.Identity) bool { return id.Serial == g.serial }) {
+			return true
+		}
+	}
+	return false
+}
+
+// plugInSurely plugs in again what the host does not take: gadgetfs loses a control request now and then. failed counts
+// that.
+func plugInSurely(f sensors.Format, serial string, failed *int) (*gadget, error) {
+	for range 5 {
+		g, err := plugIn(f, serial)
+		if err != nil || g.appears() {
+			return g, err
+		}
+		*failed++
+		if err := g.unplug(); err != nil {
+			return nil, err
+		}
+	}
+	return nil, errors.New("the host takes no camera of gadgetfs")
 }
 
 // unplug takes the camera off the bus and waits until nothing of it runs.
@@ -207,7 +236,6 @@ func (g *gadget) control() {
 		}
 		n, err := unix.Read(g.ep0, events[:])
 		if err != nil {
-			fmt.Printf("DBG events: %v\n", err)
 			time.Sleep(time.Millisecond)
 			continue
 		}
@@ -239,17 +267,8 @@ func (g *gadget) closeEndpoint() {
 func (g *gadget) setup(r []byte) {
 	kind, request, value := r[0], r[1], binary.LittleEndian.Uint16(r[2:])
 	length := int(binary.LittleEndian.Uint16(r[6:]))
-	reply := func(data []byte) {
-		n, err := unix.Write(g.ep0, data[:min(len(data), length)])
-		if err != nil {
-			fmt.Printf("DBG reply %x: %d %v\n", r, n, err)
-		}
-	}
-	ack := func() {
-		if _, err := unix.Read(g.ep0, nil); err != nil {
-			fmt.Printf("DBG ack %x: %v\n", r, err)
-		}
-	}
+	reply := func(data []byte) { _, _ = unix.Write(g.ep0, data[:min(len(data), length)]) }
+	ack := func() { _, _ = unix.Read(g.ep0, nil) }
 	switch {
 	case kind == 0x80 && request == 6 && value>>8 == 3:
 		reply(g.text(byte(value)))
@@ -281,17 +300,13 @@ func (g *gadget) setup(r []byte) {
 	}
 }
 
-// receive waits for the data of a request, which come behind it.
+// receive takes the data of a request, which come behind it. It does not sleep: when the host asks its next question before
+// they are taken, gadgetfs loses that one.
 func (g *gadget) receive(data []byte) {
-	for !g.stopped() {
-		_, err := unix.Read(g.ep0, data)
-		if err != nil {
-			fmt.Printf("DBG receive: %v\n", err)
-		}
-		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); {
+		if _, err := unix.Read(g.ep0, data); !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 			return
 		}
-		time.Sleep(time.Millisecond)
 	}
 }
 
