@@ -121,7 +121,7 @@ LABTIME ?= 5s
 lab: ## cameras in a machine of their own: boots Debian's kernel in QEMU, streams, unplugs, breaks; LABTIME=10m is the full run
 	@scripts/setup build
 	@scripts/lab
-	@[ ! -e .cache/lab/root/boot/fetched ] || go run ./lab -time $(LABTIME) $(LABFLAGS)
+	@[ ! -e .cache/lab/root/boot/fetched ] || { go build -trimpath -o bin/lab ./lab && bin/lab -time $(LABTIME) $(LABFLAGS); }
 
 FUZZTIME ?= 30s
 fuzz: ## every fuzz target for FUZZTIME

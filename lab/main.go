@@ -20,6 +20,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"vigil/lab/result"
@@ -39,7 +40,7 @@ func main() {
 	if o.limit == 0 {
 		o.limit = 10*o.each + time.Duration(o.cycles)*6*time.Second + 5*time.Minute
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, &o); err != nil {
 		fmt.Fprintln(os.Stderr, "lab:", err)
