@@ -6,7 +6,7 @@ LDFLAGS    := -X vigil/daemon/core.Version=$(VERSION)
 GOTEST     := go test -race -timeout 15m
 export VIGIL_DATA
 
-.PHONY: build appliance build-gpu demo-gpu-tags demo test lfw bench bench-fvc bench-models bench-models-no-vnni bench-overhead bench-serving bench-quant bench-overload api-fuzz soak soak-swap fuzz lint setup clean
+.PHONY: build appliance build-gpu demo-gpu-tags demo test lfw bench bench-fvc bench-models bench-models-no-vnni bench-overhead bench-serving bench-quant bench-overload api-fuzz soak soak-swap fuzz lint setup lab clean
 
 build: ## the binary, for this machine
 	@scripts/setup build
@@ -116,6 +116,12 @@ bench-overload: ## goodput at 50, 100 and 200 % of the capacity: our scheduler a
 	@scripts/setup demo
 	@go build -trimpath -o bin/bench-sched ./bench/sched
 	@bin/bench-sched -data $(VIGIL_DATA) $(BENCHFLAGS)
+
+LABTIME ?= 5s
+lab: ## cameras in a machine of their own: boots Debian's kernel in QEMU, streams, unplugs, breaks; LABTIME=10m is the full run
+	@scripts/setup build
+	@scripts/lab
+	@[ ! -e .cache/lab/root/boot/fetched ] || { go build -trimpath -o bin/lab ./lab && bin/lab -time $(LABTIME) $(LABFLAGS); }
 
 FUZZTIME ?= 30s
 fuzz: ## every fuzz target for FUZZTIME

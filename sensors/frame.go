@@ -60,7 +60,21 @@ type Frame struct {
 	holders atomic.Int32
 	buf     []byte
 	pool    *Pool
+	back    func(*Frame) // of a lent frame, instead of pool
 }
+
+// Lend begins a loan of driver memory: the frame, which the driver made and nobody holds, gets one holder, and back is
+// called at the last Release, on the goroutine of the last holder. The driver sets everything else and must not touch the
+// frame between the two. It panics while somebody holds the frame.
+func (f *Frame) Lend(back func(*Frame)) {
+	if !f.holders.CompareAndSwap(0, 1) {
+		panic("sensors: frame lent while somebody holds it")
+	}
+	f.back = back
+}
+
+// Held says whether somebody holds the frame.
+func (f *Frame) Held() bool { return f.holders.Load() > 0 }
 
 // Retain adds a holder. Only somebody who holds the frame may call it.
 func (f *Frame) Retain() {
@@ -74,6 +88,8 @@ func (f *Frame) Release() {
 	switch n := f.holders.Add(-1); {
 	case n < 0:
 		panic("sensors: frame released more often than held")
+	case n == 0 && f.back != nil:
+		f.back(f)
 	case n == 0 && f.pool != nil:
 		f.pool.put(f)
 	}

@@ -197,7 +197,7 @@ type Log struct {
 // Sensor is one source of frames.
 type Sensor struct {
 	Name   string `toml:"name"`
-	Driver string `toml:"driver"` // DriverReplay, DriverSynth, DriverUART
+	Driver string `toml:"driver"` // DriverReplay, DriverSynth, DriverUART, DriverV4L2
 	// Modality is what the sensor sees: "face" or "finger". Empty is "face", unless models.face is "off".
 	Modality string  `toml:"modality"`
 	DPI      float64 `toml:"dpi"` // fingerprint readers: pixels per inch; 0 means 500
@@ -221,6 +221,14 @@ type Sensor struct {
 	Baud     int   `toml:"baud"`     // 0 finds it
 	Password int64 `toml:"password"` // 32 bits
 	Light    bool  `toml:"light"`    // switch the light under the glass on
+
+	// Of cameras: Path is a name in /dev/v4l/by-path, which pins the place, or /dev/videoN, which does not. USB ("046d:085e"),
+	// Serial and Card pin the device; what is empty is not looked at.
+	Format  string `toml:"format"` // yuyv, nv12, grey, mjpeg, rgb24; empty takes what the camera has
+	USB     string `toml:"usb"`
+	Serial  string `toml:"serial"`
+	Card    string `toml:"card"`
+	Profile string `toml:"profile"` // file of control values, set at every start of the camera
 }
 
 // Bus shares the frames of the sensors with other processes of this machine, in shared memory that they can only read. An
@@ -237,7 +245,11 @@ const (
 	DriverReplay = "replay" // recordings
 	DriverSynth  = "synth"  // generated fingerprints of nobody
 	DriverUART   = "uart"   // a fingerprint module of the ZFM and R30x family at a serial port
+	DriverV4L2   = "v4l2"   // cameras
 )
+
+// CameraFormats are the values of Sensor.Format: the formats of package sensors in their order, by the kernel's names.
+var CameraFormats = []string{"grey", "rgb24", "nv12", "yuyv", "mjpeg"}
 
 // Severities are the values of Sensor.Severity, in the order of sensors/synth.
 var Severities = []string{"easy", "normal", "hard"}

@@ -61,6 +61,10 @@ func TestEveryKey(t *testing.T) {
 			{Name: "gate", Driver: "replay", Path: "/srv/clips/gate"},
 			{Name: "reader", Driver: "synth", Modality: "finger", DPI: 512, Seed: 7, Fingers: 3, Impressions: 4, FirstTouch: 2, Severity: "normal"},
 			{Name: "module", Driver: "uart", Modality: "finger", Path: "/dev/ttyUSB0", Baud: 115200, Password: 1<<32 - 1, Light: true},
+			{
+				Name: "porch", Driver: "v4l2", Path: "/dev/v4l/by-path/pci-0000:00:14.0-usb-0:1:1.0-video-index0", Format: "mjpeg", Width: 1280,
+				Height: 720, Rate: 30, USB: "046d:085e", Serial: "A1B2", Card: "HD Webcam", Profile: "/etc/vigil/porch.json",
+			},
 		},
 		Actuators: []Actuator{
 			{Name: "strike", Driver: "relay", Sensor: "gate", IntentSensor: "reader", IntentWindow: Duration(8 * time.Second), Chip: "/dev/gpiochip0", Line: 17, ActiveLow: true, Hold: Duration(4 * time.Second)},
@@ -84,7 +88,7 @@ func TestEveryKey(t *testing.T) {
 
 // usedSomewhere reports whether an entry of the list that the key is in has it.
 func usedSomewhere(keys index, key string) bool {
-	for i := range 4 {
+	for i := range 6 {
 		if keys[strings.Replace(key, "[0]", fmt.Sprintf("[%d]", i), 1)].line > 0 {
 			return true
 		}

@@ -216,7 +216,7 @@ func (v *validator) sensors(list []Sensor) {
 		v.require(namePattern.MatchString(s.Name), key+".name", "%q: 1 to 63 of a-z, 0-9 and dash", s.Name)
 		v.require(!seen[s.Name], key+".name", "%q is used twice", s.Name)
 		seen[s.Name] = true
-		v.oneOf(key+".driver", s.Driver, DriverReplay, DriverSynth, DriverUART)
+		v.oneOf(key+".driver", s.Driver, DriverReplay, DriverSynth, DriverUART, DriverV4L2)
 		v.oneOf(key+".modality", s.Modality, "", "face", "finger")
 		v.require(s.DPI == 0 || s.DPI >= 250 && s.DPI <= 2000, key+".dpi", "%v: 250 to 2000 pixels per inch, or 0", s.DPI)
 		v.require(s.Driver == DriverSynth || filepath.IsAbs(s.Path), key+".path", "%q must be an absolute path", s.Path)
@@ -224,6 +224,7 @@ func (v *validator) sensors(list []Sensor) {
 			v.synth(key, &s)
 		}
 		v.uart(key, &s)
+		v.camera(key, &s)
 		v.require(s.Rate >= 0 && s.Rate <= 1000, key+".rate", "%v: 0 to 1000 frames per second", s.Rate)
 		v.require(s.Speed >= 0 && s.Speed <= 1000, key+".speed", "%v: 0 to 1000", s.Speed)
 		v.require(s.Repeat >= 0 && s.Repeat <= 1000, key+".repeat", "%d: 0 to 1000", s.Repeat)
@@ -243,4 +244,22 @@ func (v *validator) synth(key string, s *Sensor) {
 	v.require(s.Width == 0 && s.Height == 0 || min(s.Width, s.Height) >= 64 && max(s.Width, s.Height) <= 2048, key+".width",
 		"%d x %d: width and height are 64 to 2048 pixels, or both left out", s.Width, s.Height)
 	v.require(s.DPI == 0 || s.DPI <= 1000, key+".dpi", "%v: the driver synth makes 250 to 1000", s.DPI)
+}
+
+// usbPattern is vendor and product of a USB device.
+var usbPattern = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{4}$`)
+
+// camera checks the keys of cameras, which others must leave out.
+func (v *validator) camera(key string, s *Sensor) {
+	if s.Driver != DriverV4L2 {
+		v.require(s.Format+s.USB+s.Serial+s.Card+s.Profile == "", key+".driver", "%q: format, usb, serial, card and profile are keys of the driver %q",
+			s.Driver, DriverV4L2)
+		return
+	}
+	v.require(strings.HasPrefix(s.Path, "/dev/"), key+".path", "%q: a name in /dev/v4l/by-path, or /dev/videoN", s.Path)
+	v.oneOf(key+".format", s.Format, append([]string{""}, CameraFormats...)...)
+	v.require(s.USB == "" || usbPattern.MatchString(s.USB), key+".usb", "%q: vendor and product such as \"046d:085e\"", s.USB)
+	v.require(s.Profile == "" || filepath.IsAbs(s.Profile), key+".profile", "%q must be an absolute path", s.Profile)
+	v.require((s.Width == 0) == (s.Height == 0), key+".width", "width and height are both given, or both left out")
+	v.require(!s.Step && !s.Loop && s.Repeat == 0 && s.Speed == 0, key+".driver", "step, loop, repeat and speed are keys of recordings: leave them out")
 }

@@ -44,7 +44,7 @@ type sensor struct {
 	closed  bool
 	dropped uint64 // by sources that were replaced
 	advised string // guidance of the latest frame
-	state   string // of the source: running, unplugged, failed, ended
+	state   string // of the source: running, failed, ended, or what a camera is (v4l2.State)
 	reason  string
 	session *enrollSession // an enrolment that takes this sensor's frames
 	ended   chan struct{}  // closed when the loop is over
@@ -55,7 +55,7 @@ type SensorStatus struct {
 	Name      string `json:"name"`
 	Driver    string `json:"driver"`
 	Modality  string `json:"modality"`
-	State     string `json:"state"` // running, unplugged, failed, ended
+	State     string `json:"state"` // running, failed, ended; unplugged, busy, refused, denied, unsuited, stalled
 	Reason    string `json:"reason,omitempty"`
 	Frames    uint64 `json:"frames"`    // processed
 	Dropped   uint64 `json:"dropped"`   // overwritten by a newer one before their turn
@@ -86,6 +86,9 @@ func (a *Appliance) openSource(c config.Sensor) (sensors.Source, *sensors.Newest
 		return src, nil, nil
 	}
 	n := sensors.NewNewest(src)
+	if c.Driver == config.DriverV4L2 {
+		return newDecoded(n), n, nil
+	}
 	return n, n, nil
 }
 
@@ -96,6 +99,9 @@ func (a *Appliance) openDriver(c config.Sensor) (sensors.Source, error) {
 	}
 	if c.Driver == config.DriverUART {
 		return openUART(c)
+	}
+	if c.Driver == config.DriverV4L2 {
+		return openCamera(c)
 	}
 	if filepath.Ext(c.Path) == SessionExt {
 		return session.Open(c.Path, sessionKeys{a}, session.Options{Name: c.Name, Speed: c.Speed, Step: c.Step, Now: a.now})
@@ -283,7 +289,7 @@ func (s *sensor) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, sensors.ErrUnplugged):
-			s.set("unplugged", err)
+			s.away(ctx, err)
 		default:
 			failures++
 			s.set("failed", err)

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// machine is a guest: kernel, image, and the devices it has. The first serial port is the console, kept in a file; the
+// second carries the rows.
+type machine struct {
+	kernel, initrd, dir string
+	accel               string // kvm, tcg; empty tries both
+	args                string // of the kernel's command line, for the guest
+	extra               []string
+}
+
+func (m *machine) command(ctx context.Context, accel string) *exec.Cmd {
+	cpu := "max"
+	if accel == "kvm" {
+		cpu = "host"
+	}
+	args := []string{
+		"-accel", accel, "-cpu", cpu, "-smp", "2", "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-kernel", m.kernel, "-initrd", m.initrd, "-serial", "file:" + m.console(), "-serial", "stdio",
+		"-append", "console=ttyS0 loglevel=5 panic=-1 " + guestEnv + " " + m.args,
+	}
+	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, m.extra...)...)
+	cmd.WaitDelay = 5 * time.Second
+	return cmd
+}
+
+// guestEnv becomes the environment of process 1. A signal for preemption would interrupt a write of the gadget, and spoil a
+// picture.
+const guestEnv = "GODEBUG=asyncpreemptoff=1"
+
+func (m *machine) console() string { return filepath.Join(m.dir, "console") }
+
+// patience is how long a virtual machine may take to say its first word; on some hosts /dev/kvm is there but never runs
+// anything.
+const patience = 15 * time.Second
+
+// run boots the machine and collects its rows.
+func (m *machine) run(ctx context.Context, o *options) error {
+	accels := []string{m.accel}
+	if m.accel == "" {
+		accels = []string{"tcg"}
+		if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err == nil {
+			_ = f.Close() // it was only a look
+			accels = []string{"kvm", "tcg"}
+		}
+	}
+	for i, accel := range accels {
+		fmt.Fprintf(os.Stderr, "lab: booting %s with %s\n", filepath.Base(m.kernel), accel)
+		err := m.boot(ctx, accel, o)
+		if !errors.Is(err, errMute) || i == len(accels)-1 || ctx.Err() != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "lab: %s does not run anything here (%v)\n", accel, err)
+	}
+	return nil
+}
+
+var errMute = errors.New("the kernel says nothing")
+
+func (m *machine) boot(ctx context.Context, accel string, o *options) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	_ = os.Remove(m.console()) // of the try before
+	cmd := m.command(ctx, accel)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	mute := make(chan bool, 1)
+	go func() { mute <- m.waitMute(ctx); cancelIf(mute, cancel) }()
+	err = collect(bufio.NewScanner(out), o)
+	if err == nil {
+		time.AfterFunc(10*time.Second, cancel) // it powers off by itself
+	} else {
+		cancel()
+	}
+	_, _ = io.Copy(io.Discard, out) // to the end, so that the process can go
+	_ = cmd.Wait()                  // it was killed, or powered off; what counts is what it said
+	cancel()
+	if <-mute {
+		return fmt.Errorf("%w in %v %s", errMute, patience, strings.TrimSpace(stderr.String()))
+	}
+	if err != nil {
+		return fmt.Errorf("%w\n%s%s", err, stderr.String(), m.tail())
+	}
+	return nil
+}
+
+// cancelIf ends the machine if it is mute, and leaves the answer for boot.
+func cancelIf(mute chan bool, cancel func()) {
+	answer := <-mute
+	if answer {
+		cancel()
+	}
+	mute <- answer
+}
+
+// waitMute says whether the console stayed empty for as long as patience lasts.
+func (m *machine) waitMute(ctx context.Context) bool {
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		if st, err := os.Stat(m.console()); err == nil && st.Size() > 0 {
+			return false
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return true
+}
+
+// tail is the end of the console.
+func (m *machine) tail() string {
+	text, err := os.ReadFile(m.console())
+	if err != nil {
+		return ""
+	}
+	return "console:\n" + string(text[max(0, len(text)-12000):])
+}

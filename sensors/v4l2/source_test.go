@@ -1,0 +1,363 @@
+package v4l2
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vigil/sensors"
+)
+
+func TestEveryFormatIsLaidOutAsTheKernelSays(t *testing.T) {
+	for _, c := range []struct {
+		code   string
+		mplane bool
+		want   sensors.Format
+		bytes  [2]int
+		full   bool
+	}{
+		{"YUYV", false, sensors.YUYV, [2]int{6144, 0}, false}, {"YUYV", true, sensors.YUYV, [2]int{6144, 0}, false},
+		{"NV12", false, sensors.NV12, [2]int{3072, 1536}, false}, {"NV12", true, sensors.NV12, [2]int{3072, 1536}, false},
+		{"NM12", true, sensors.NV12, [2]int{3072, 1536}, false}, {"GREY", false, sensors.Gray8, [2]int{3072, 0}, true},
+		{"GREY", true, sensors.Gray8, [2]int{3072, 0}, true}, {"MJPG", false, sensors.MJPEG, [2]int{3072, 0}, true},
+		{"RGB3", false, sensors.RGB24, [2]int{9216, 0}, true},
+	} {
+		b, k := newBench(t), newFake()
+		k.code, k.mplane = c.code, c.mplane
+		b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
+		s := b.source(func(o *Options) { o.Format = c.want })
+		f := mustNext(t, s)
+		got := [2]int{len(f.Planes[0].Data), len(f.Planes[1].Data)}
+		if f.Format != c.want || got != c.bytes || f.Width != 64 || f.Height != 48 || f.FullRange != c.full || f.Sensor != "porch" || f.Seq != 1 {
+			t.Errorf("%s (mplane %v): %+v with %v bytes", c.code, c.mplane, f, got)
+		}
+		if &f.Planes[0].Data[0] != &k.mem[0][0][0] {
+			t.Errorf("%s: the frame is a copy", c.code)
+		}
+		if age := time.Since(f.Captured); age < 5*time.Millisecond || age > time.Minute {
+			t.Errorf("%s: captured %v ago, the driver says 5 ms", c.code, age)
+		}
+		f.Release()
+		if err := s.Close(); err != nil || k.mapped != 0 {
+			t.Errorf("%s: %d planes stay mapped, %v", c.code, k.mapped, err)
+		}
+	}
+}
+
+func TestBadBuffersAreNamedAndCounted(t *testing.T) {
+	b, k := newBench(t), newFake()
+	b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
+	k.script = []fill{{}, {flags: bufFlagError}, {short: true}, {empty: true}, {skip: 3}, {}}
+	s := b.source(nil)
+	var seqs []uint64
+	skipped := 0
+	for len(seqs) < 3 {
+		f, err := s.Next(t.Context())
+		var skip *sensors.SkippedError
+		switch {
+		case errors.As(err, &skip):
+			skipped++
+		case err != nil:
+			t.Fatal(err)
+		default:
+			seqs = append(seqs, f.Seq)
+			f.Release()
+		}
+	}
+	if st := s.Stats(); skipped != 3 || st.Damaged != 3 || st.Lost != 3 || st.Frames != 3 || seqs[0] != 1 || seqs[1] != 8 || seqs[2] != 9 {
+		t.Errorf("%d skipped, frames %v, %+v", skipped, seqs, st)
+	}
+	if len(k.queued) != 6 {
+		t.Errorf("%d of 6 buffers are the driver's again", len(k.queued))
+	}
+}
+
+func TestHeldFramesStarveNobody(t *testing.T) {
+	b, k := newBench(t), newFake()
+	b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
+	s := b.source(nil)
+	var held []*sensors.Frame
+	for range 4 {
+		held = append(held, mustNext(t, s))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
+	defer cancel()
+	if f, err := s.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("frame %v, %v: two buffers must stay with the driver", f, err)
+	}
+	for i, f := range held {
+		if got := binary.LittleEndian.Uint32(f.Planes[0].Data); got != uint32(i) {
+			t.Errorf("held frame %d was overwritten with %d", i, got)
+		}
+	}
+	held[2].Release()
+	f := mustNext(t, s)
+	if st := s.Stats(); st.LetGo == 0 || st.Restarts != 0 || st.Lost != 0 {
+		t.Errorf("%+v", st)
+	}
+	f.Release()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if k.mapped != 3 {
+		t.Errorf("%d buffers are mapped behind Close, 3 are held", k.mapped)
+	}
+	for _, i := range []int{0, 1, 3} {
+		held[i].Release()
+	}
+	if k.mapped != 0 {
+		t.Errorf("%d buffers stay mapped", k.mapped)
+	}
+}
+
+func TestTroubleIsANamedState(t *testing.T) {
+	for name, c := range map[string]struct {
+		trouble func(b *bench, k *fake)
+		mend    func(b *bench, k *fake)
+		want    State
+		says    string
+	}{
+		"busy when buffers are asked for": {
+			func(_ *bench, k *fake) { k.errs[vidiocReqBufs] = []error{unix.EBUSY} }, nil, StateBusy, "busy"},
+		"busy when the format is set": {
+			func(_ *bench, k *fake) { k.errs[vidiocSFmt] = []error{unix.EBUSY} }, nil, StateBusy, "busy"},
+		"zero buffers": {
+			func(_ *bench, k *fake) { k.buffers = 0 }, func(_ *bench, k *fake) { k.buffers = 8 }, StateUnsuited, "0 buffers"},
+		"two buffers": {
+			func(_ *bench, k *fake) { k.buffers = 2 }, func(_ *bench, k *fake) { k.buffers = 8 }, StateUnsuited, "2 buffers"},
+		"short planes": {
+			func(_ *bench, k *fake) { k.length = 100 }, func(_ *bench, k *fake) { k.length = 0 }, StateUnsuited, "100 bytes"},
+		"another format": {
+			func(_ *bench, k *fake) { k.code = "BA81" }, func(_ *bench, k *fake) { k.code = "YUYV" }, StateUnsuited, "BA81 instead"},
+		"no access": {
+			func(b *bench, _ *fake) { b.openErr = unix.EACCES }, func(b *bench, _ *fake) { b.openErr = nil }, StateDenied, "permission"},
+		"it cannot be opened": {
+			func(b *bench, _ *fake) { b.openErr = unix.EMFILE }, func(b *bench, _ *fake) { b.openErr = nil }, StateFailed, "too many"},
+		"out of memory": {
+			func(_ *bench, k *fake) { k.errs[vidiocReqBufs] = []error{unix.ENOMEM} }, nil, StateFailed, "memory"},
+		"EIO at every start": {
+			func(_ *bench, k *fake) { k.errs[vidiocStreamOn] = []error{unix.EIO} }, nil, StateStalled, "start the stream"},
+		"EIO in every stream": {
+			func(_ *bench, k *fake) { k.errs[vidiocDQBuf] = []error{unix.EIO, unix.EIO, unix.EIO, unix.EIO} }, nil, StateStalled, "3 restarts"},
+		"never a frame": {
+			func(_ *bench, k *fake) { k.quiet = true }, func(_ *bench, k *fake) { k.quiet = false }, StateStalled, "no frame in time"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, k := newBench(t), newFake()
+			b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
+			c.trouble(b, k)
+			s := b.source(nil)
+			f, err := s.Next(t.Context())
+			if StateOf(err) != c.want || !errors.Is(err, sensors.ErrUnplugged) || !strings.Contains(err.Error(), c.says) || s.Stats().State != c.want {
+				t.Fatalf("frame %v, state %s: %v", f, StateOf(err), err)
+			}
+			if c.mend != nil {
+				c.mend(b, k)
+			}
+			mustNext(t, s).Release() // not told again, and it comes back by itself
+			if s.Stats().State != StateRunning {
+				t.Errorf("state %s with frames", s.Stats().State)
+			}
+		})
+	}
+}
+
+func TestABrokenStreamIsRestarted(t *testing.T) {
+	for name, breakIt := range map[string]func(k *fake){
+		"EIO":         func(k *fake) { k.errs[vidiocDQBuf] = []error{unix.EIO} },
+		"wrong index": func(k *fake) { k.script = []fill{{index: 100}} },
+		"format change": func(k *fake) {
+			k.w, k.h, k.events, k.quiet = 32, 16, 1, true
+			time.AfterFunc(30*time.Millisecond, k.speak)
+		},
+		"cannot queue":    func(k *fake) { k.errs[vidiocQBuf] = []error{unix.EIO} },
+		"quiet for a bit": func(k *fake) { k.quiet = true; time.AfterFunc(60*time.Millisecond, k.speak) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, k := newBench(t), newFake()
+			b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
+			s := b.source(nil)
+			f := mustNext(t, s)
+			k.mu.Lock()
+			breakIt(k)
+			w := k.w
+			k.mu.Unlock()
+			f.Release()
+			again := mustNext(t, s)
+			if again.Width != w || again.Seq <= 1 || s.Stats().Restarts == 0 {
+				t.Errorf("width %d instead of %d, frame %d, %+v", again.Width, w, again.Seq, s.Stats())
+			}
+			again.Release()
+		})
+	}
+}
+
+func (k *fake) speak() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.quiet = false
+}
+
+func TestUnpluggedIsToldOnceAndMendsItself(t *testing.T) {
+	b, k := newBench(t), newFake()
+	b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
+	s := b.source(nil)
+	for range 20 {
+		f := mustNext(t, s)
+		b.unplug(0)
+		f2, err := s.Next(t.Context())
+		if StateOf(err) != StateUnplugged {
+			t.Fatalf("frame %v, %v", f2, err)
+		}
+		f.Release() // held across
+		if k.mapped != 0 {
+			t.Fatalf("%d buffers stay mapped", k.mapped)
+		}
+		k = newFake()
+		b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
+	}
+	mustNext(t, s).Release()
+	if st := s.Stats(); st.Connects != 21 || st.Restarts != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestOnlyThePinnedCameraIsTaken(t *testing.T) {
+	good := Pin{Place: porch, USB: "046d:085e", Serial: "A1", Card: "Webcam"}
+	for name, c := range map[string]struct {
+		port, usb, serial, card string
+		pin                     Pin
+		want                    State
+	}{
+		"the right one":                   {"1", "046d:085e", "A1", "Webcam", good, StateRunning},
+		"another at the same place":       {"1", "1234:5678", "A1", "Webcam", good, StateRefused},
+		"its twin at the same place":      {"1", "046d:085e", "B2", "Webcam", good, StateRefused},
+		"another name at the same place":  {"1", "046d:085e", "A1", "Cam", good, StateRefused},
+		"the right one elsewhere":         {"2.3", "046d:085e", "A1", "Webcam", good, StateRefused},
+		"a clone's name elsewhere":        {"2.3", "dead:beef", "", "Webcam", good, StateRefused},
+		"a stranger elsewhere":            {"2.3", "dead:beef", "", "Other", good, StateUnplugged},
+		"anything, pinned by place":       {"1", "dead:beef", "", "Other", Pin{Place: porch}, StateRunning},
+		"anything, at the node":           {"2.3", "dead:beef", "", "Other", Pin{Node: "/dev/video0"}, StateRunning},
+		"at the node, but not the serial": {"1", "046d:085e", "B2", "Webcam", Pin{Node: "/dev/video0", Serial: "A1"}, StateRefused},
+		"nothing at the node":             {"1", "046d:085e", "A1", "Webcam", Pin{Node: "/dev/video7"}, StateUnplugged},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.plug(0, c.port, c.usb, c.serial, c.card, newFake())
+			s := b.source(func(o *Options) { o.Pin = c.pin })
+			f, err := s.Next(t.Context())
+			if StateOf(err) != c.want || (c.want == StateRefused) != errors.Is(err, ErrRefused) {
+				t.Errorf("state %s: %v", StateOf(err), err)
+			}
+			if f != nil {
+				f.Release()
+			} else if b.opens > 0 {
+				t.Error("a camera that is not meant was opened")
+			}
+		})
+	}
+}
+
+func TestAnotherDeviceBehindTheNodeIsRefused(t *testing.T) {
+	b := newBench(t)
+	b.plug(0, "1", "046d:085e", "A1", "Webcam", newFake())
+	b.host.open = func(string) (node, uint64, error) { return newFake(), unix.Mkdev(81, 9), nil }
+	if _, err := b.source(nil).Next(t.Context()); StateOf(err) != StateRefused {
+		t.Errorf("state %s: %v", StateOf(err), err)
+	}
+}
+
+func TestCloseWakesNext(t *testing.T) {
+	b, k := newBench(t), newFake()
+	k.quiet = true
+	b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
+	s := b.source(func(o *Options) { o.Timeout = time.Hour })
+	done := make(chan error)
+	go func() {
+		_, err := s.Next(context.Background())
+		done <- err
+	}()
+	time.Sleep(20 * time.Millisecond)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; !errors.Is(err, os.ErrClosed) {
+		t.Errorf("%v", err)
+	}
+	if _, err := s.Next(t.Context()); !errors.Is(err, os.ErrClosed) || !k.closed || k.mapped != 0 {
+		t.Errorf("%v, closed %v, %d mapped", err, k.closed, k.mapped)
+	}
+}
+
+func TestControlsAreSetAtEveryStart(t *testing.T) {
+	b, k := newBench(t), newFake()
+	b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
+	s := b.source(func(o *Options) { o.Controls = Profile{"exposure": 200, "exposure_auto": 1, "focus": 5} })
+	mustNext(t, s).Release()
+	if k.control[controlIDs["exposure"]] != 200 || k.control[controlIDs["exposure_auto"]] != 1 || !strings.Contains(s.Stats().Control, "focus") {
+		t.Errorf("%v, %q", k.control, s.Stats().Control)
+	}
+	if got := (Profile{"exposure": 1, "exposure_auto": 1, "gain": 1, "focus_auto": 0}).order(); got[0] != "exposure_auto" || got[1] != "focus_auto" {
+		t.Errorf("automatics must come first: %v", got)
+	}
+}
+
+func TestDMABufIsOfTheFrame(t *testing.T) {
+	b := newBench(t)
+	b.plug(0, "1", "046d:085e", "A1", "Webcam", newFake())
+	s := b.source(nil)
+	f := mustNext(t, s)
+	defer f.Release()
+	if fd, err := s.DMABuf(f, 0); fd != 77 || err != nil {
+		t.Errorf("%d, %v", fd, err)
+	}
+	if _, err := s.DMABuf(new(sensors.Frame), 0); err == nil {
+		t.Error("a frame of somebody else has a DMABUF")
+	}
+}
+
+func TestAForeignClockIsNotBelieved(t *testing.T) {
+	b, k := newBench(t), newFake()
+	k.mono = false
+	b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
+	s := b.source(nil)
+	f := mustNext(t, s)
+	defer f.Release()
+	if s.Stats().Unstamped != 1 || time.Since(f.Captured) > time.Minute {
+		t.Errorf("captured %v, %+v", f.Captured, s.Stats())
+	}
+}
+
+func TestOptionsThatCannotBe(t *testing.T) {
+	for _, o := range []Options{
+		{}, {Pin: Pin{Place: "p"}, Format: 99}, {Pin: Pin{Place: "p"}, Width: 5}, {Pin: Pin{Place: "p"}, Width: -1, Height: -1},
+		{Pin: Pin{Place: "p"}, Rate: -1}, {Pin: Pin{Place: "p"}, Buffers: 3}, {Pin: Pin{Place: "p"}, Buffers: 33}, {Pin: Pin{Place: "p"}, Timeout: -1},
+		{Pin: Pin{Place: "p"}, Controls: Profile{"shutter": 1}},
+	} {
+		if s, err := Open(o); err == nil {
+			t.Errorf("%+v is accepted", o)
+			_ = s.Close()
+		}
+	}
+}
+
+func TestAFrameCostsNoAllocation(t *testing.T) {
+	b := newBench(t)
+	b.plug(0, "1", "046d:085e", "A1", "Webcam", newFake())
+	s := b.source(nil)
+	mustNext(t, s).Release()
+	if n := testing.AllocsPerRun(100, func() {
+		f, err := s.Next(context.Background())
+		if err == nil {
+			f.Release()
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations a frame", n)
+	}
+}
