@@ -20,7 +20,7 @@ type Grant struct {
 	Card     uint64 // the person's number at the door controller; 0: none, which Wiegand and OSDP refuse
 }
 
-// ErrNoCard: the person has no number at the door controller.
+// ErrNoCard means that the person has no number at the door controller.
 var ErrNoCard = errors.New("the person has no card number: name it in actuators.cards, or a common one in actuators.card")
 
 // Actuator acts on a grant.

@@ -14,6 +14,7 @@ package osdp
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"sync"
 	"time"
 )
@@ -109,11 +110,11 @@ func (p *Peripheral) Handle(line []byte, now time.Time) (n int, reply []byte) {
 	}
 	f, size, err := decode(line[start:])
 	switch {
-	case err == errMore:
+	case errors.Is(err, errMore):
 		return start, nil
 	case size == 1:
 		return start + 1, nil
-	case err == errChecksum:
+	case errors.Is(err, errChecksum):
 		p.stats.BadChecksum++
 		return start + 1, nil // its length may be wrong, too: no reply, the panel asks again
 	case f.reply || f.address != p.address && f.address != broadcast:

@@ -49,6 +49,7 @@ type Server struct {
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+	closed atomic.Bool
 
 	mu    sync.Mutex
 	rings map[string]*Ring
@@ -201,7 +202,7 @@ func (a *Access) admits(c *net.UnixConn) bool {
 
 // Close stops listening, ends handshakes and removes the socket. Readers keep the rings that they have.
 func (s *Server) Close() error {
-	if s.ctx.Err() != nil {
+	if s.closed.Swap(true) {
 		return nil
 	}
 	s.cancel()

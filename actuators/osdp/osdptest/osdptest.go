@@ -20,7 +20,7 @@ type Port interface {
 	SetReadDeadline(time.Time) error
 }
 
-// ErrSilence: the peripheral did not reply.
+// ErrSilence means that the peripheral did not reply.
 var ErrSilence = errors.New("no reply")
 
 // Panel is a control panel and what it knows of one peripheral.
