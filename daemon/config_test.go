@@ -32,7 +32,7 @@ func TestTheExampleShowsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Sensors) != 3 || got.Sensors[0].Name != "door" || !got.Sensors[0].Loop || got.Sensors[1].Driver != config.DriverSynth || got.Sensors[2].Driver != config.DriverUART {
+	if len(got.Sensors) != 4 || got.Sensors[0].Name != "door" || !got.Sensors[0].Loop || got.Sensors[1].Driver != config.DriverV4L2 || got.Sensors[2].Driver != config.DriverSynth || got.Sensors[3].Driver != config.DriverUART {
 		t.Errorf("sensors %+v", got.Sensors)
 	}
 	if len(got.API.Peers) != 1 || got.API.Peers[0].Scope != config.ScopeViewer {
@@ -43,7 +43,7 @@ func TestTheExampleShowsTheDefaults(t *testing.T) {
 	}
 	got.Sensors, got.API.Peers, got.Actuators = nil, nil, nil
 	want := config.Default()
-	want.Fleet.CommandKeys = []string{}
+	want.Fleet.CommandKeys, want.Bus.Readers, want.Runtime.Provider.Options = []string{}, []string{}, map[string]string{}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("the example shows other defaults:\n%+v\ninstead of\n%+v", got, want)
 	}
