@@ -88,19 +88,19 @@ bench-overhead: ## what a frame costs beyond its models, against a C program on 
 
 bench-serving: ## identification beside FastAPI and onnxruntime, and MLPerf's scenarios (about half an hour; needs a quiet machine)
 	@scripts/setup demo
-	@bench/serving/setup
+	@scripts/venv .cache/bench/serving/venv bench/serving/requirements.txt
 	@$(MAKE) --no-print-directory -s build
 	@go build -trimpath -o bin/bench-serving ./bench/serving
 	@bin/bench-serving $(BENCHFLAGS)
 
 bench-quant: ## our quantisation against Microsoft's on the same pictures; ONNX's checker over every file that we write
 	@scripts/setup demo
-	@bench/setup
+	@scripts/venv .cache/bench/venv bench/requirements.txt
 	@go run ./bench/peer $(BENCHFLAGS)
 
 api-fuzz: ## third-party tools against a real daemon: openapi-spec-validator, Schemathesis over mutual TLS, Triton's client; APIFUZZ="-time 10m -seed 2"
 	@scripts/setup demo
-	@bench/api/setup
+	@scripts/venv .cache/api/venv bench/api/requirements.txt
 	@$(MAKE) --no-print-directory -s build
 	@go run ./bench/api $(APIFUZZ)
 

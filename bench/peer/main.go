@@ -1,6 +1,6 @@
 // Command peer quantises the public embedder with ours and with Microsoft's onnxruntime.quantization on the same
 // calibration pictures, and prints one table: accuracy on the aligned LFW pairs, how near the embeddings stay to fp32, and
-// latency on one thread. `make bench-quant` runs it, after bench/setup made the Python environment. Every file that we
+// latency on one thread. `make bench-quant` runs it, after scripts/venv made the Python environment. Every file that we
 // write, for every public model and both dialects, goes through ONNX's own checker and strict shape inference first.
 package main
 

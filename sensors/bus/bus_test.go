@@ -419,7 +419,7 @@ func TestReadersThatLie(t *testing.T) {
 	t.Logf("%+v", s.Stats())
 }
 
-// python finds an interpreter with NumPy: VIGIL_PYTHON, that of scripts/bus, or the system's.
+// python finds an interpreter with NumPy: VIGIL_PYTHON, that of scripts/setup, or the system's.
 func python(t *testing.T) string {
 	t.Helper()
 	for _, p := range []string{os.Getenv("VIGIL_PYTHON"), "../../.cache/bus/venv/bin/python", "python3", "/usr/bin/python3"} {
@@ -433,7 +433,7 @@ func python(t *testing.T) string {
 			return p
 		}
 	}
-	t.Skip("no Python with NumPy: run scripts/bus, or name one in VIGIL_PYTHON")
+	t.Skip("no Python with NumPy: run scripts/setup test, or name one in VIGIL_PYTHON")
 	return ""
 }
 
