@@ -43,8 +43,9 @@
 // context. A View never waits for an Update, and an Update waits for open Views
 // only when the file outgrows its mapping of 1 GiB. Even so, keep Views short
 // (pages they see cannot be used again), and never call Update inside View or
-// View inside Update. Reads and writes are disk speed, an
-// Update costs two syncs. Gallery calls touch memory only.
+// View inside Update. Reads and writes are disk speed, a
+// transaction costs two syncs; UpdateShared lets those that wait for one pay for
+// the next together (at most 64). Gallery calls touch memory only.
 //
 // Bounds. The outbox is bounded by bytes, count and age and drops by class,
 // leaving counted gap markers; the command ledger and the settings are bounded

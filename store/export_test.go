@@ -53,3 +53,13 @@ func (g *Gallery) DirtyRows() (dirty int) {
 	}
 	return dirty
 }
+
+// MaxShared is the most functions of one shared transaction.
+const MaxShared = maxShared
+
+// SharedWaiting is how many calls of UpdateShared wait for a transaction.
+func (s *Store) SharedWaiting() int {
+	s.shared.mu.Lock()
+	defer s.shared.mu.Unlock()
+	return len(s.shared.waiting)
+}

@@ -98,7 +98,7 @@ func (r *reader) outboxRecord(k, v []byte) (OutboxRecord, error) {
 // OutboxDelete deletes delivered records, all in one transaction; ids that are
 // not there any more are skipped. Errors: as for Update.
 func (s *Store) OutboxDelete(ids ...uint64) error {
-	return s.Update(context.Background(), func(tx *Tx) error { return tx.DeleteOutbox(ids...) })
+	return s.UpdateShared(context.Background(), func(tx *Tx) error { return tx.DeleteOutbox(ids...) })
 }
 
 // DeleteOutbox is OutboxDelete as part of a transaction.
@@ -143,6 +143,7 @@ func (tx *Tx) removeOutbox(id uint64, sizeBytes int) error {
 	if _, found := tx.firstInSegment(outboxLog, segment); found || segment == segmentOf(tx.hdr.OutboxLast+1) {
 		return nil
 	}
+	tx.forgetSegment(outboxLog, segment)
 	return tx.remove(place{bucketOutboxKeys, numberKey(segment)})
 }
 

@@ -65,15 +65,34 @@ func (tx *Tx) dropAged(class string) error {
 		if !found {
 			return nil
 		}
-		key := numberKey(id)
-		rec, err := tx.outboxRecord(key, tx.bucket(bucketOutbox).Get(key))
-		if err != nil || !aged(rec.Created, limit) {
+		created, err := tx.created(class, id)
+		if err != nil || !aged(created, limit) {
 			return nil //nolint:nilerr // OutboxNext reports a damaged record
 		}
 		if err := tx.dropRecord(class, id, GapAge); err != nil {
 			return err
 		}
 	}
+}
+
+// created returns when a record was appended. That of the oldest record of a class is remembered, because every AppendOutbox
+// asks for it, and the record may lie in a segment whose key is not open.
+func (tx *Tx) created(class string, id uint64) (time.Time, error) {
+	if o := tx.s.oldest[class]; o.id == id {
+		return o.created, nil
+	}
+	key := numberKey(id)
+	rec, err := tx.outboxRecord(key, tx.bucket(bucketOutbox).Get(key))
+	if err == nil && id <= tx.s.header.Load().OutboxLast { // else a rollback may give the number to another
+		tx.s.oldest[class] = oldRecord{id, rec.Created}
+	}
+	return rec.Created, err
+}
+
+// oldRecord is a committed record of the outbox, the oldest of its class.
+type oldRecord struct {
+	id      uint64
+	created time.Time
 }
 
 // aged says whether a record of this time is too old; see AppendOutbox.

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"bytes"
+
 	"go.etcd.io/bbolt"
 
 	"vigil/secure"
@@ -60,10 +62,12 @@ var (
 	outboxLog = segmentLog{1, bucketOutbox, bucketOutboxKeys, secure.Outbox}
 )
 
-// openSegment is a segment whose key is open; key is nil for none.
+// openSegment is a segment whose key is open; key is nil for none. It is of use as long as the wrapped key in the file is the
+// one that it was opened from.
 type openSegment struct {
-	number uint64
-	key    *secure.Key
+	number  uint64
+	wrapped []byte
+	key     *secure.Key
 }
 
 // segmentOf returns the segment that record n belongs to.
@@ -75,21 +79,30 @@ func (l segmentLog) record(n uint64) place { return place{l.records, numberKey(n
 // segmentKey opens the DEK of a segment. The key is the reader's and may be
 // closed by the next call.
 func (r *reader) segmentKey(l segmentLog, segment uint64) (*secure.Key, error) {
-	if s := r.segs[l.slot]; s.key != nil && s.number == segment {
+	p := place{l.keys, numberKey(segment)}
+	wrapped := r.get(p)
+	if s := &r.segs[l.slot]; s.key != nil && s.number == segment && bytes.Equal(s.wrapped, wrapped) {
 		return s.key, nil
 	}
-	p := place{l.keys, numberKey(segment)}
-	key, err := r.vault.openDEK(l.purpose, p, r.get(p))
+	key, err := r.vault.openDEK(l.purpose, p, wrapped)
 	if err != nil {
 		return nil, err
 	}
-	r.keepSegment(l, segment, key)
+	r.keepSegment(l, segment, wrapped, key)
 	return key, nil
 }
 
-func (r *reader) keepSegment(l segmentLog, segment uint64, key *secure.Key) {
+func (r *reader) keepSegment(l segmentLog, segment uint64, wrapped []byte, key *secure.Key) {
 	r.segs[l.slot].key.Close()
-	r.segs[l.slot] = openSegment{segment, key}
+	r.segs[l.slot] = openSegment{segment, bytes.Clone(wrapped), key}
+}
+
+// forgetSegment zeroes the key of a segment, if it is open.
+func (r *reader) forgetSegment(l segmentLog, segment uint64) {
+	if s := &r.segs[l.slot]; s.number == segment {
+		s.key.Close()
+		*s = openSegment{}
+	}
 }
 
 // openRecord decrypts the envelope of record n of a log.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
@@ -36,7 +37,7 @@ func (tx *Tx) Get(name string) ([]byte, error) {
 
 // Put stores a setting of at most 16 KiB, or deletes it when value is nil. The
 // name stands in clear in the file and must not tell about a person. There are
-// at most 256 settings. Errors: ErrInvalid, ErrLimit.
+// at most 256 settings. A value that is stored already changes nothing. Errors: ErrInvalid, ErrLimit.
 func (tx *Tx) Put(name string, value []byte) error {
 	if err := tx.writable(); err != nil {
 		return err
@@ -48,11 +49,24 @@ func (tx *Tx) Put(name string, value []byte) error {
 	if len(value) > maxSettingBytes {
 		return fmt.Errorf("cannot store setting %s of %d bytes, at most %d fit: %w", name, len(value), maxSettingBytes, ErrInvalid)
 	}
+	if tx.holds(p, value) {
+		return nil
+	}
 	if err := tx.putSetting(p, value); err != nil {
 		return err
 	}
 	tx.hdr.SettingsSum = settingsSum(tx.bucket(bucketSettings))
 	return nil
+}
+
+// holds says whether a setting has this value already. One that is damaged has none.
+func (tx *Tx) holds(p place, value []byte) bool {
+	sealed := tx.get(p)
+	if sealed == nil || value == nil {
+		return sealed == nil && value == nil
+	}
+	now, err := tx.vault.open(p, sealed)
+	return err == nil && bytes.Equal(now, value)
 }
 
 func (tx *Tx) putSetting(p place, value []byte) error {

@@ -40,7 +40,11 @@ type Store struct {
 	galleries gallerySet
 	changed   chan struct{} // see OutboxChanged
 
-	erasing bool // freed pages still have to be overwritten; belongs to the writer
+	erasing bool           // freed pages still have to be overwritten; belongs to the writer
+	segs    [2]openSegment // keys of the segments that were written last: opening one costs locked pages; belong to the writer
+
+	oldest map[string]oldRecord // by class of the outbox, see Tx.created; belongs to the writer
+	shared sharing              // see UpdateShared
 
 	mu      sync.Mutex
 	failure error          // why nothing is served any more; nil while open
@@ -65,6 +69,7 @@ func Open(opts Options) (*Store, error) {
 		writer:       make(chan struct{}, 1),
 		changed:      make(chan struct{}, 1),
 		readers:      make(map[int]int),
+		oldest:       make(map[string]oldRecord),
 	}
 	s.writer <- struct{}{}
 	if s.lock, err = takeLock(opts.Path+".lock", opts.LockWait); err != nil {
@@ -157,6 +162,10 @@ func (s *Store) Close() error {
 // release closes what Open had opened so far.
 func (s *Store) release() error {
 	errs := []error{s.galleries.close()}
+	for i := range s.segs {
+		errs = append(errs, s.segs[i].key.Close())
+		s.segs[i] = openSegment{}
+	}
 	if s.db != nil {
 		errs = append(errs, s.db.Close())
 	}

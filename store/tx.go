@@ -15,6 +15,7 @@ type Tx struct {
 	*reader
 	s       *Store
 	hdr     header
+	writer  bool
 	changed bool
 	spoiled error
 
@@ -27,14 +28,19 @@ type Tx struct {
 func newTx(s *Store, btx *bbolt.Tx) *Tx {
 	tx := &Tx{reader: &reader{btx: btx, vault: s.vault}, s: s}
 	tx.galleries.set = &s.galleries
-	if btx.Writable() {
+	if tx.writer = btx.Writable(); tx.writer {
 		tx.hdr = *s.header.Load()
+		tx.segs, s.segs = s.segs, [2]openSegment{}
 	}
 	return tx
 }
 
-// end makes the transaction useless and zeroes the keys it opened.
+// end makes the transaction useless. The writer's segment keys stay open for
+// the next one, a View's are zeroed.
 func (tx *Tx) end() {
+	if tx.btx != nil && tx.writer {
+		tx.s.segs, tx.segs = tx.segs, [2]openSegment{}
+	}
 	tx.reader.close()
 	tx.btx = nil
 }
@@ -126,6 +132,6 @@ func (tx *Tx) ensureSegment(l segmentLog, segment uint64) error {
 	if err != nil {
 		return fmt.Errorf("cannot make a key for segment %d of %s: %w", segment, l.records, err)
 	}
-	tx.keepSegment(l, segment, key)
+	tx.keepSegment(l, segment, wrapped, key)
 	return tx.put(p, wrapped)
 }

@@ -28,6 +28,12 @@ func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	if err := errors.Join(s.broken(), ctx.Err()); err != nil {
 		return fmt.Errorf("cannot begin transaction: %w", err)
 	}
+	return s.write(fn)
+}
+
+// write is Update for the holder of the writer's token, who knows that the
+// store is not broken.
+func (s *Store) write(fn func(tx *Tx) error) error {
 	if err := s.update(fn); err != nil {
 		return err
 	}
@@ -39,8 +45,7 @@ func (s *Store) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	return nil
 }
 
-// update is Update for the holder of the writer's token, who knows that the
-// store is not broken.
+// update is write without the erasing.
 func (s *Store) update(fn func(tx *Tx) error) error {
 	var btx *bbolt.Tx
 	var tx *Tx

@@ -76,15 +76,16 @@ func (a *Appliance) commit(ctx context.Context, d *Decision) error {
 	if err != nil {
 		return fmt.Errorf("cannot encode decision: %w", err)
 	}
-	locks, err := a.locksState()
-	if err != nil {
-		return err
-	}
-	err = a.store.Update(ctx, func(tx *store.Tx) error {
-		if _, err := tx.AppendAudit(store.AuditEvent{Time: d.Time, Type: "decision", Subject: d.Subject, Detail: noteCaller(ctx, d.detail())}); err != nil {
+	event := store.AuditEvent{Time: d.Time, Type: "decision", Subject: d.Subject, Detail: noteCaller(ctx, d.detail())}
+	err = a.store.UpdateShared(ctx, func(tx *store.Tx) error {
+		if _, err := tx.AppendAudit(event); err != nil {
 			return err
 		}
 		if _, err := tx.AppendOutbox(classDecision, body); err != nil {
+			return err
+		}
+		locks, err := a.locksState() // here, so that the last transaction holds the latest
+		if err != nil {
 			return err
 		}
 		return tx.Put(settingLocks, locks)
@@ -124,7 +125,7 @@ func (a *Appliance) audit(ctx context.Context, kind, subject string, detail map[
 	if err != nil {
 		return fmt.Errorf("cannot encode event: %w", err)
 	}
-	err = a.store.Update(ctx, func(tx *store.Tx) error {
+	err = a.store.UpdateShared(ctx, func(tx *store.Tx) error {
 		if _, err := tx.AppendAudit(event); err != nil || !publish {
 			return err
 		}
