@@ -67,8 +67,8 @@ type measured struct {
 	offered float64 // requests per second
 	seconds float64 // from the first arrival to the last answer
 	all     []outcome
-	rss     int64 // largest resident memory of the server meanwhile, bytes
-	dropped int   // arrivals that were not sent, because too many were under way
+	used    usage
+	dropped int // arrivals that were not sent, because too many were under way
 }
 
 // mostUnderWay bounds the requests that wait for an answer: beyond it an arrival counts as failed.

@@ -28,6 +28,7 @@ import (
 const python = ".cache/bench/serving/venv/bin/python"
 
 type options struct {
+	capacity            bool
 	vigild              string
 	precision           string
 	json                bool
@@ -45,6 +46,7 @@ func main() {
 	flag.BoolVar(&o.json, "json", false, "print the results as JSON")
 	flag.IntVar(&o.people, "people", 300, "people enrolled, one picture each")
 	flag.IntVar(&o.pictures, "pictures", 200, "pictures to identify, half of them of strangers")
+	flag.BoolVar(&o.capacity, "capacity", false, "only the closed loop, with four requests under way")
 	flag.IntVar(&o.rounds, "rounds", 3, "times that every server stands every load")
 	flag.DurationVar(&o.duration, "duration", 8*time.Second, "of one load")
 	flag.DurationVar(&o.scenarios, "scenarios", 15*time.Second, "of one MLPerf scenario; 0 leaves them out")

@@ -107,9 +107,16 @@ func family(pid int) []int {
 	return list
 }
 
-// watchMemory measures until stop is called, which gives the largest.
-func (p *process) watchMemory() (stop func() int64) {
+// usage is what a server took while it was watched.
+type usage struct {
+	memoryBytes int64   // the largest
+	cpuSeconds  float64 // of all its processors together
+}
+
+// watch measures until stop is called.
+func (p *process) watch() (stop func() usage) {
 	done, most := make(chan struct{}), make(chan int64)
+	begin := p.cpuSeconds()
 	go func() {
 		largest := p.memory()
 		for {
@@ -122,5 +129,30 @@ func (p *process) watchMemory() (stop func() int64) {
 			}
 		}
 	}()
-	return func() int64 { close(done); return <-most }
+	return func() usage {
+		cpu := p.cpuSeconds() - begin
+		close(done)
+		return usage{<-most, cpu}
+	}
+}
+
+// ticks of a second in /proc: USER_HZ, which Linux fixes at 100 (proc(5)).
+const ticks = 100
+
+// cpuSeconds is what the server and its children have used so far, in user and kernel mode.
+func (p *process) cpuSeconds() (seconds float64) {
+	for _, pid := range family(p.cmd.Process.Pid) {
+		data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+		if err != nil {
+			continue
+		}
+		_, rest, _ := strings.Cut(string(data), ") ") // the name may hold spaces
+		if fields := strings.Fields(rest); len(fields) > 12 {
+			for _, f := range fields[11:13] { // utime, stime
+				n, _ := strconv.ParseFloat(f, 64)
+				seconds += n / ticks
+			}
+		}
+	}
+	return seconds
 }

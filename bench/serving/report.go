@@ -37,6 +37,7 @@ type figures struct {
 	Refused    float64 `json:"refused"` // share of the arrivals
 	Failed     int     `json:"failed"`
 	MemoryMiB  float64 `json:"memory_mib"`
+	CPUms      float64 `json:"cpu_ms"` // processor time of the server for each answer
 }
 
 // fractions of vigild's capacity that are offered to every server.
@@ -48,9 +49,9 @@ func (r *report) loads(ctx context.Context, servers []*server, w *work, o *optio
 	for range o.rounds {
 		for _, s := range servers {
 			s.closed(ctx, w.pictures, 4, o.duration/8) // warm
-			stop := s.process.watchMemory()
+			stop := s.process.watch()
 			m := s.closed(ctx, w.pictures, 4, o.duration/2)
-			m.rss = stop()
+			m.used = stop()
 			capacity[s] = append(capacity[s], m)
 		}
 		progress("capacity")
@@ -61,6 +62,9 @@ func (r *report) loads(ctx context.Context, servers []*server, w *work, o *optio
 	base := r.Capacity[0].Throughput // of the first: ours
 	if base == 0 {
 		return fmt.Errorf("%s answers nothing", servers[0].name)
+	}
+	if o.capacity {
+		return nil
 	}
 	for _, f := range fractions {
 		runs := map[*server][]*measured{}
@@ -73,9 +77,9 @@ func (r *report) loads(ctx context.Context, servers []*server, w *work, o *optio
 				if s.name == "vigild" {
 					s.deadline = o.deadline
 				}
-				stop := s.process.watchMemory()
+				stop := s.process.watch()
 				m := s.open(ctx, w.pictures, f*base, o.duration, uint64(round))
-				m.rss = stop()
+				m.used = stop()
 				runs[s] = append(runs[s], m)
 			}
 			progress(fmt.Sprintf("load of %.0f %%", 100*f))
@@ -99,7 +103,8 @@ func sum(server, load string, runs []*measured, o *options, d time.Duration) fig
 	f.P50 = of(func(m *measured) float64 { return ms(m.percentile(0.5)) })
 	f.P99 = of(func(m *measured) float64 { return ms(m.percentile(0.99)) })
 	f.Refused = of(func(m *measured) float64 { return float64(m.refused()) / float64(max(1, len(m.all)+m.dropped)) })
-	f.MemoryMiB = of(func(m *measured) float64 { return float64(m.rss) / (1 << 20) })
+	f.MemoryMiB = of(func(m *measured) float64 { return float64(m.used.memoryBytes) / (1 << 20) })
+	f.CPUms = of(func(m *measured) float64 { return 1e3 * m.used.cpuSeconds / max(1, float64(len(m.served()))) })
 	f.Low, f.High = f.Throughput, f.Throughput
 	for _, m := range runs {
 		f.Low, f.High = min(f.Low, m.throughput()), max(f.High, m.throughput())
@@ -122,7 +127,7 @@ func ms(d time.Duration) float64 { return d.Seconds() * 1e3 }
 func (r *report) print(to io.Writer) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "embedder %s, %d people, %d cores, %d rounds of %.0f s, deadline %d ms\n", r.Precision, r.People, r.Cores, r.Rounds, r.DurationSeconds, r.DeadlineMS)
-	fmt.Fprintln(w, "SERVER\tLOAD\tOFFERED/s\tANSWERED/s\tLEAST..MOST\tIN TIME/s\tP50 ms\tP99 ms\tREFUSED %\tFAILED\tMEMORY MiB\tOURS/THIS")
+	fmt.Fprintln(w, "SERVER\tLOAD\tOFFERED/s\tANSWERED/s\tLEAST..MOST\tIN TIME/s\tP50 ms\tP99 ms\tREFUSED %\tFAILED\tMEMORY MiB\tCPU ms\tOURS/THIS")
 	for _, list := range [][]figures{r.Capacity, r.Loads} {
 		ours := map[string]float64{}
 		for _, f := range list {
@@ -133,8 +138,8 @@ func (r *report) print(to io.Writer) error {
 			if v, ok := ours[f.Load]; ok && f.Throughput > 0 {
 				ratio = fmt.Sprintf("%.2f", v/f.Throughput)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%.0f\t%.1f\t%.1f..%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%d\t%.0f\t%s\n",
-				f.Server, f.Load, f.Offered, f.Throughput, f.Low, f.High, f.Goodput, f.P50, f.P99, 100*f.Refused, f.Failed, f.MemoryMiB, ratio)
+			fmt.Fprintf(w, "%s\t%s\t%.0f\t%.1f\t%.1f..%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t%d\t%.0f\t%.1f\t%s\n",
+				f.Server, f.Load, f.Offered, f.Throughput, f.Low, f.High, f.Goodput, f.P50, f.P99, 100*f.Refused, f.Failed, f.MemoryMiB, f.CPUms, ratio)
 		}
 	}
 	if len(r.Scenarios) > 0 {
