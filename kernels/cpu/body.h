@@ -178,23 +178,32 @@ static void NAME(split)(float *restrict out, const uint8_t *restrict row, int w)
 		for (int c = 0; c < 3; c++) out[(size_t)c * w + x] = row[3 * x + c];
 }
 
+// NAME(plan) takes the table of an axis apart for NAME(enlarge): of each eight outputs the first input of the register that
+// they look at, eight places in it and two times eight weights. An axis is planned once and used for every row.
+static void NAME(plan)(int32_t *restrict out, const vigil_axis *a, int w) {
+	for (int x = 0; x + 8 <= a->outputs; x += 8, out += PLAN) {
+		const int64_t base = a->first[x] < w - 8 ? a->first[x] : w - 8;
+		out[0] = (int32_t)base;
+		for (int i = 0; i < 8; i++) {
+			out[8 + i] = (int32_t)(a->first[x + i] - base);
+			memcpy(out + 16 + i, a->taps + 2 * (x + i), sizeof *a->taps);
+			memcpy(out + 24 + i, a->taps + 2 * (x + i) + 1, sizeof *a->taps);
+		}
+	}
+}
+
 // NAME(enlarge) filters a row of bytes across into three rows, one a channel: each register of eight inputs is looked at by
 // eight outputs. line is a work area of three times the width.
-static void NAME(enlarge)(float *restrict out, const uint8_t *restrict row, int w, const vigil_axis *a, float *restrict line) {
+static void NAME(enlarge)(float *restrict out, const uint8_t *restrict row, int w, const vigil_axis *a, const int32_t *restrict plan, float *restrict line) {
 	NAME(split)(line, row, w);
 	const int n = a->outputs;
 	int x = 0;
-	for (; x + 8 <= n; x += 8) {
-		const int64_t base = a->first[x] < w - 8 ? a->first[x] : w - 8;
-		const __m256i from = _mm256_set1_epi32((int)base);
-		const __m128i low = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)(a->first + x)), _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6)));
-		const __m128i high = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)(a->first + x + 4)), _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6)));
-		const __m256i left = _mm256_sub_epi32(_mm256_set_m128i(high, low), from), right = _mm256_add_epi32(left, _mm256_set1_epi32(1));
-		const __m256 t0 = _mm256_loadu_ps(a->taps + 2 * x), t1 = _mm256_loadu_ps(a->taps + 2 * x + 8);
-		const __m256i order = _mm256_setr_epi32(0, 1, 4, 5, 2, 3, 6, 7);
-		const __m256 wl = _mm256_permutevar8x32_ps(_mm256_shuffle_ps(t0, t1, 0x88), order), wr = _mm256_permutevar8x32_ps(_mm256_shuffle_ps(t0, t1, 0xdd), order);
+	for (; x + 8 <= n; x += 8, plan += PLAN) {
+		const __m256i left = _mm256_loadu_si256((const __m256i *)(plan + 8)), right = _mm256_add_epi32(left, _mm256_set1_epi32(1));
+		const __m256 wl = _mm256_loadu_ps((const float *)(plan + 16)), wr = _mm256_loadu_ps((const float *)(plan + 24));
+		const float *from = line + plan[0];
 		for (int c = 0; c < 3; c++) {
-			const __m256 in = _mm256_loadu_ps(line + (size_t)c * w + base);
+			const __m256 in = _mm256_loadu_ps(from + (size_t)c * w);
 			const __m256 v = _mm256_fmadd_ps(_mm256_permutevar8x32_ps(in, right), wr, _mm256_mul_ps(_mm256_permutevar8x32_ps(in, left), wl));
 			_mm256_storeu_ps(out + (size_t)c * n + x, v);
 		}
@@ -241,6 +250,8 @@ static void NAME(letterbox)(float *dst, int dst_w, int dst_h, const vigil_image 
 	int64_t have = -1;  // the latest source row in the ring
 #ifdef WIDEN
 	const int spans = across_first && im->format == VIGIL_RGB24 && NAME(spans)(cols, im->width);
+	int32_t *plan = (int32_t *)(ring + (size_t)width * line);
+	if (spans) NAME(plan)(plan, cols, im->width);
 #endif
 	for (int y = 0; y < out_h; y++) {
 		const int64_t first = rows->first[y];
@@ -253,7 +264,7 @@ static void NAME(letterbox)(float *dst, int dst_w, int dst_h, const vigil_image 
 			}
 #ifdef WIDEN
 			if (spans) {
-				NAME(enlarge)(to, im->plane[0] + s * im->stride[0], im->width, cols, one);
+				NAME(enlarge)(to, im->plane[0] + s * im->stride[0], im->width, cols, plan, one);
 				continue;
 			}
 #endif
@@ -327,22 +338,42 @@ static inline void NAME(four)(v4 pixel[4], const uint8_t *rgb, ptrdiff_t stride,
 	const v4 fx = sx - __builtin_convertvector(x0, v4), fy = sy - __builtin_convertvector(y0, v4);
 	for (int i = 0; i < 4; i++) {
 		const uint8_t *p = rgb + y0[i] * stride + 3 * x0[i], *q = p + stride;
-#ifdef WIDEN
-		// Both pixels of a row at once: eight bytes, of which two are spare. The picture has them, see inside.
-		const __m256 upper = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
-		const __m256 lower = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)q)));
-		const __m256 both = _mm256_fmadd_ps(_mm256_sub_ps(lower, upper), _mm256_set1_ps(fy[i]), upper);
-		const __m128 left = _mm256_castps256_ps128(both);
-		const __m128 right = _mm256_castps256_ps128(_mm256_permutevar8x32_ps(both, _mm256_setr_epi32(3, 4, 5, 6, 3, 4, 5, 6)));
-		pixel[i] = (v4)_mm_fmadd_ps(_mm_sub_ps(right, left), _mm_set1_ps(fx[i]), left);
-		continue;
-#endif
 		const v4 across = NAME(splat)(fx[i]), down = NAME(splat)(fy[i]);
 		const v4 tl = NAME(pixel)(p), bl = NAME(pixel)(q);
 		const v4 top = tl + across * (NAME(pixel)(p + 3) - tl), bottom = bl + across * (NAME(pixel)(q + 3) - bl);
 		pixel[i] = top + down * (bottom - top);
 	}
 }
+
+#ifdef WIDEN
+// NAME(eight) is NAME(four) for eight neighbours and normalises: both pixels of a row are read at once, eight bytes of which
+// two are spare (the picture has them, see inside), and places and weights are computed for all eight together.
+static inline void NAME(eight)(float *const channel[3], size_t to, const uint8_t *rgb, int32_t stride, const float *m, int x, int y, v4 bias, v4 scale) {
+	const __m256 at = _mm256_add_ps(_mm256_set1_ps((float)x), _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7));
+	const __m256 sx = _mm256_fmadd_ps(_mm256_set1_ps(m[0]), at, _mm256_set1_ps(m[1] * (float)y + m[2]));
+	const __m256 sy = _mm256_fmadd_ps(_mm256_set1_ps(m[3]), at, _mm256_set1_ps(m[4] * (float)y + m[5]));
+	const __m256i x0 = _mm256_cvttps_epi32(sx), y0 = _mm256_cvttps_epi32(sy);
+	int32_t from[8] __attribute__((aligned(32)));
+	float fx[8] __attribute__((aligned(32))), fy[8] __attribute__((aligned(32)));
+	_mm256_store_si256((__m256i *)from, _mm256_add_epi32(_mm256_mullo_epi32(y0, _mm256_set1_epi32(stride)), _mm256_add_epi32(x0, _mm256_add_epi32(x0, x0))));
+	_mm256_store_ps(fx, _mm256_sub_ps(sx, _mm256_cvtepi32_ps(x0)));
+	_mm256_store_ps(fy, _mm256_sub_ps(sy, _mm256_cvtepi32_ps(y0)));
+	const __m256i next = _mm256_setr_epi32(3, 4, 5, 6, 3, 4, 5, 6);
+	for (int half = 0; half < 8; half += 4) {
+		v4 pixel[4], plane4[3];
+		for (int i = 0; i < 4; i++) {
+			const uint8_t *p = rgb + from[half + i];
+			const __m256 upper = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+			const __m256 lower = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p + stride))));
+			const __m256 both = _mm256_fmadd_ps(_mm256_sub_ps(lower, upper), _mm256_broadcast_ss(fy + half + i), upper);
+			const __m128 left = _mm256_castps256_ps128(both), right = _mm256_castps256_ps128(_mm256_permutevar8x32_ps(both, next));
+			pixel[i] = (v4)_mm_fmadd_ps(_mm_sub_ps(right, left), _mm_broadcast_ss(fx + half + i), left);
+		}
+		NAME(planar)(pixel, plane4);
+		for (int c = 0; c < 3; c++) NAME(store)(channel[c] + to + half, (plane4[c] - NAME(splat)(bias[c])) * NAME(splat)(scale[c]));
+	}
+}
+#endif
 
 static void NAME(warp)(float *dst, int dst_w, int dst_h, const uint8_t *rgb, ptrdiff_t stride, int width, int height,
                        const float *m, int k, const float *mean, const float *inv, int bgr) {
@@ -355,13 +386,18 @@ static void NAME(warp)(float *dst, int dst_w, int dst_h, const uint8_t *rgb, ptr
 	for (int y = 0; y < dst_h; y++) {
 		int x = 0;
 		const size_t row = (size_t)y * dst_w;
-		if (k == 1 && NAME(inside)(width, height, m, 0, y) && NAME(inside)(width, height, m, dst_w - 1, y))
+		if (k == 1 && NAME(inside)(width, height, m, 0, y) && NAME(inside)(width, height, m, dst_w - 1, y)) {
+#ifdef WIDEN
+			if (stride <= INT32_MAX / height)
+				for (; x + 8 <= dst_w; x += 8) NAME(eight)(channel, row + x, rgb, (int32_t)stride, m, x, y, bias, scale);
+#endif
 			for (; x + 4 <= dst_w; x += 4) {
 				v4 pixel[4], plane4[3];
 				NAME(four)(pixel, rgb, stride, m, x, y);
 				NAME(planar)(pixel, plane4);
 				for (int c = 0; c < 3; c++) NAME(store)(channel[c] + row + x, (plane4[c] - NAME(splat)(bias[c])) * NAME(splat)(scale[c]));
 			}
+		}
 		for (; x < dst_w; x++) {
 			v4 sum = NAME(splat)(0);
 			for (int j = 0; j < k; j++)

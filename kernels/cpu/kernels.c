@@ -7,6 +7,9 @@
 // asked.
 #define MOST_TAPS 64
 
+// PLAN is the number of words that the table of eight outputs of an enlarged row takes.
+enum { PLAN = 32 };
+
 // SHUFFLE picks elements of two vectors; the compilers name it differently.
 #if defined(__clang__)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -42,5 +45,5 @@ const vigil_kernels *vigil_kernels_best(void) { return &vigil_kernels_plain; }
 
 size_t vigil_letterbox_scratch(int src_w, int out_w, int rows_width) {
 	const size_t line = 3 * (size_t)(src_w > out_w ? src_w : out_w) + 4;
-	return line * (size_t)(rows_width + 1) + 3 * (size_t)out_w + 4;
+	return line * (size_t)(rows_width + 1) + (PLAN / 8) * (size_t)out_w + 4;
 }
