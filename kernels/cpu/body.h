@@ -430,6 +430,72 @@ static void NAME(mirror)(float *planes, int rows, int w) {
 	}
 }
 
+// NAME(moments) sums values, squares, Laplacians and their squares over the spans, which keep step away from the edges.
+static void NAME(moments)(double sums[4], const float *plane, ptrdiff_t w, const vigil_span *spans, size_t n, int step) {
+	const ptrdiff_t down = step * w;
+	for (size_t i = 0; i < n; i++) {
+		const float *row = plane + spans[i].y * w;
+		v4 s = NAME(splat)(0), q = s, l = s, r = s;
+		float rest[4] = {0, 0, 0, 0};
+		int x = spans[i].x0;
+		for (; x + 4 <= spans[i].x1; x += 4) {
+			const float *at = row + x;
+			const v4 v = NAME(load)(at);
+			const v4 d = NAME(splat)(4) * v - NAME(load)(at - step) - NAME(load)(at + step) - NAME(load)(at - down) - NAME(load)(at + down);
+			s += v, q += v * v, l += d, r += d * d;
+		}
+		for (; x < spans[i].x1; x++) {
+			const float *at = row + x;
+			const float d = 4 * *at - at[-step] - at[step] - at[-down] - at[down];
+			rest[0] += *at, rest[1] += *at * *at, rest[2] += d, rest[3] += d * d;
+		}
+		sums[0] += s[0] + s[1] + s[2] + s[3] + rest[0];
+		sums[1] += q[0] + q[1] + q[2] + q[3] + rest[1];
+		sums[2] += l[0] + l[1] + l[2] + l[3] + rest[2];
+		sums[3] += r[0] + r[1] + r[2] + r[3] + rest[3];
+	}
+}
+
+static inline int32_t NAME(level)(float v) { return !(v > 0) ? 0 : v >= 255 ? 255 : (int32_t)v; }
+
+// NAME(luminance) writes a byte for every pixel of the spans: the sum of what the three tables say of its levels.
+static void NAME(luminance)(uint8_t *dst, const float *planes, size_t plane, ptrdiff_t w, const vigil_span *spans, size_t n,
+                            const float scale[3], const float offset[3], const float *table) {
+	for (size_t k = 0; k < n; k++) {
+		const float *row = planes + spans[k].y * w;
+		int x = spans[k].x0;
+#ifdef WIDEN
+		const __m256 most = _mm256_set1_ps(255), none = _mm256_setzero_ps();
+		for (; x + 8 <= spans[k].x1; x += 8, dst += 8) {
+			__m256 sum = none;
+			for (int c = 0; c < 3; c++) {
+				const __m256 v = _mm256_add_ps(_mm256_mul_ps(_mm256_loadu_ps(row + (size_t)c * plane + x), _mm256_set1_ps(scale[c])), _mm256_set1_ps(offset[c]));
+				const __m256i level = _mm256_cvttps_epi32(_mm256_min_ps(_mm256_max_ps(v, none), most));
+				sum = _mm256_add_ps(sum, _mm256_i32gather_ps(table + 256 * c, level, 4));
+			}
+			const __m256i whole = _mm256_cvttps_epi32(_mm256_min_ps(_mm256_max_ps(sum, none), most));
+			const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+			_mm_storel_epi64((__m128i *)dst, _mm_packus_epi16(words, words));
+		}
+#endif
+		for (; x < spans[k].x1; x++) {
+			float sum = 0;
+			for (int c = 0; c < 3; c++) sum += table[256 * c + NAME(level)(row[(size_t)c * plane + x] * scale[c] + offset[c])];
+			*dst++ = (uint8_t)NAME(level)(sum);
+		}
+	}
+}
+
+// NAME(histogram) counts into four tables in turn, so that equal neighbours need not wait for one another.
+static void NAME(histogram)(uint32_t *counts, const uint8_t *bytes, size_t n) {
+	uint32_t part[4][256] = {{0}};
+	size_t i = 0;
+	for (; i + 4 <= n; i += 4)
+		for (int k = 0; k < 4; k++) part[k][bytes[i + k]]++;
+	for (; i < n; i++) part[0][bytes[i]]++;
+	for (int v = 0; v < 256; v++) counts[v] += part[0][v] + part[1][v] + part[2][v] + part[3][v];
+}
+
 // NAME(dot) is exact: products of bytes are summed in 32 bits. GCC makes it widening multiply-adds.
 static void NAME(dot)(int32_t *restrict dst, const int8_t *restrict rows, ptrdiff_t stride, size_t n, const int8_t *restrict probe, size_t size) {
 	for (size_t r = 0; r < n; r++, rows += stride) {

@@ -22,7 +22,7 @@ typedef int32_t vigil_i4 __attribute__((vector_size(16)));
 #include "body.h"
 #undef NAME
 
-const vigil_kernels vigil_kernels_plain = {"plain", plain_letterbox, plain_warp, plain_rgb, plain_mirror, plain_dot};
+const vigil_kernels vigil_kernels_plain = {"plain", plain_letterbox, plain_warp, plain_rgb, plain_mirror, plain_moments, plain_luminance, plain_histogram, plain_dot};
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #pragma GCC push_options
@@ -34,7 +34,7 @@ const vigil_kernels vigil_kernels_plain = {"plain", plain_letterbox, plain_warp,
 #undef NAME
 #pragma GCC pop_options
 
-static const vigil_kernels kernels_avx2 = {"AVX2", avx2_letterbox, avx2_warp, avx2_rgb, avx2_mirror, avx2_dot};
+static const vigil_kernels kernels_avx2 = {"AVX2", avx2_letterbox, avx2_warp, avx2_rgb, avx2_mirror, avx2_moments, avx2_luminance, avx2_histogram, avx2_dot};
 
 const vigil_kernels *vigil_kernels_best(void) {
 	return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &kernels_avx2 : &vigil_kernels_plain;

@@ -22,6 +22,11 @@ typedef struct {
 	int width, outputs;
 } vigil_axis;
 
+// vigil_span is kernels.Span.
+typedef struct {
+	int32_t y, x0, x1;
+} vigil_span;
+
 // vigil_kernels are the kernels for one instruction set.
 typedef struct {
 	const char *name;
@@ -31,6 +36,10 @@ typedef struct {
 	             const float *map, int samples, const float *mean, const float *inv, int bgr);
 	void (*rgb)(uint8_t *dst, const vigil_image *im, int x, int y, int w, int h);
 	void (*mirror)(float *planes, int rows, int w);
+	void (*moments)(double sums[4], const float *plane, ptrdiff_t w, const vigil_span *spans, size_t n, int step);
+	void (*luminance)(uint8_t *dst, const float *planes, size_t plane, ptrdiff_t w, const vigil_span *spans, size_t n,
+	                  const float scale[3], const float offset[3], const float *table);
+	void (*histogram)(uint32_t *counts, const uint8_t *bytes, size_t n);
 	void (*dot)(int32_t *dst, const int8_t *rows, ptrdiff_t stride, size_t n, const int8_t *probe, size_t size);
 } vigil_kernels;
 
