@@ -88,7 +88,7 @@ var faults = []fault{
 		spoil: func(src *sensors.Frame, f *face.Face, v float64) *sensors.Frame {
 			return shaded(src, float64(f.Points[0]+f.Points[2])/2, v)
 		},
-		of: []face.Kind{face.IlluminationUniformity}, codes: []face.Guidance{face.EvenLight}, share: 0.6,
+		of: []face.Kind{face.IlluminationUniformity}, codes: []face.Guidance{face.EvenLight}, share: 0.5,
 		moves: []face.Kind{face.LuminanceMean, face.UnderExposurePrevention},
 	},
 	{

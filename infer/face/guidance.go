@@ -33,17 +33,17 @@ var rules = [...]rule{
 	{RightwardCropOfTheFaceImage, CentreFace, 0.55, -0.5},
 	{MarginAboveOfTheFaceImage, CentreFace, 0.6, 0},
 	{MarginBelowOfTheFaceImage, CentreFace, 1, 0.3},
-	{InterEyeDistance, ComeCloser, 28, 10},            // 36
-	{UnderExposurePrevention, MoreLight, 0.75, 1.01},  // 0.64
-	{LuminanceMean, MoreLight, 0.075, 0},              // 0.087
-	{LuminanceMean, LessLight, 0.6, 1},                // 0.54
-	{OverExposurePrevention, LessLight, 0.05, 0.5},    // 0.003
-	{DynamicRange, MoreLight, 5.2, 2},                 // 5.4
-	{IlluminationUniformity, EvenLight, 0.005, -0.01}, // 0, in 4 % of the faces that look ahead
-	{HeadPoseRoll, HeadUpright, 16, 45},               // 13
-	{HeadPoseYaw, LookStraight, 40, 75},               // 39
-	{HeadPosePitch, LookStraight, 18, 45},             // 12
-	{Sharpness, HoldStill, 0.02, 0},                   // 0.028
+	{InterEyeDistance, ComeCloser, 28, 10},           // 36
+	{UnderExposurePrevention, MoreLight, 0.75, 1.01}, // 0.64
+	{LuminanceMean, MoreLight, 0.075, 0},             // 0.087
+	{LuminanceMean, LessLight, 0.6, 1},               // 0.54
+	{OverExposurePrevention, LessLight, 0.05, 0.5},   // 0.003
+	{DynamicRange, MoreLight, 5.2, 2},                // 5.4
+	{IlluminationUniformity, EvenLight, 0.03, -0.01}, // 0: as many as 5 % of the faces that look ahead are lit like that
+	{HeadPoseRoll, HeadUpright, 16, 45},              // 13
+	{HeadPoseYaw, LookStraight, 40, 75},              // 39
+	{HeadPosePitch, LookStraight, 18, 45},            // 12
+	{Sharpness, HoldStill, 0.02, 0},                  // 0.028
 }
 
 // excess is how far a component lies beyond its rule's limit: 1 is the worst, 0 the limit, less than 0 is good.
