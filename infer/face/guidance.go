@@ -39,7 +39,7 @@ var rules = [...]rule{
 	{LuminanceMean, LessLight, 0.6, 1},               // 0.54
 	{OverExposurePrevention, LessLight, 0.05, 0.5},   // 0.003
 	{DynamicRange, MoreLight, 5.2, 2},                // 5.4
-	{IlluminationUniformity, EvenLight, 0.03, -0.01}, // 0: as many as 5 % of the faces that look ahead are lit like that
+	{IlluminationUniformity, EvenLight, 0.03, -0.05}, // 0, which is all there is to tell: 5 % of the faces that look ahead are lit like that; so never the worst of two
 	{HeadPoseRoll, HeadUpright, 16, 45},              // 13
 	{HeadPoseYaw, LookStraight, 40, 75},              // 39
 	{HeadPosePitch, LookStraight, 18, 45},            // 12
