@@ -17,7 +17,7 @@ import (
 // sets are real prints of four readers.
 var sets = []string{"fvc2002_DB1_B", "fvc2002_DB3_B", "fvc2004_DB2_B", "fvc2004_DB3_B"}
 
-// matchThreshold is the bundle's for verification.
+// matchThreshold is the strictest of the bundle's, for duplicates.
 const matchThreshold = 0.531
 
 // prints lists the pictures of a set.
