@@ -27,7 +27,8 @@ type rule struct {
 // rules were set on every fifth picture of LFW (deep-funneled; 763 faces that are recognised well): each limit lies outside the 1st
 // or the 99th percentile there, which stands beside it. These are pictures of the press, taken from near with a flash. A portrait
 // for a passport asks for much more. The margins are those in which the box of the detector still lies within the frame: its edges
-// are, in the median, 0.58 distances of the eyes beside the eyes and 0.62 of eyes to chin above them.
+// are, in the median, 0.58 distances of the eyes beside the eyes and 0.62 of eyes to chin above them. On other pictures of LFW 93 % of
+// the faces get no code; more than half of the others are lit from one side.
 var rules = [...]rule{
 	{LeftwardCropOfTheFaceImage, CentreFace, 0.55, -0.5},
 	{RightwardCropOfTheFaceImage, CentreFace, 0.55, -0.5},
@@ -39,7 +40,7 @@ var rules = [...]rule{
 	{LuminanceMean, LessLight, 0.6, 1},               // 0.54
 	{OverExposurePrevention, LessLight, 0.05, 0.5},   // 0.003
 	{DynamicRange, MoreLight, 5.2, 2},                // 5.4
-	{IlluminationUniformity, EvenLight, 0.03, -0.05}, // 0, which is all there is to tell: 5 % of the faces that look ahead are lit like that; so never the worst of two
+	{IlluminationUniformity, EvenLight, 0.03, -0.05}, // 0, and so little tells one from another that it is never the worst of two
 	{HeadPoseRoll, HeadUpright, 16, 45},              // 13
 	{HeadPoseYaw, LookStraight, 40, 75},              // 39
 	{HeadPosePitch, LookStraight, 18, 45},            // 12

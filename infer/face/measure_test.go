@@ -84,7 +84,7 @@ func turnedHead(yaw, pitch, roll float64) (p [10]float32) {
 	sr, cr := math.Sincos(roll * rollFollowed * rad)
 	for i, q := range head {
 		x, y, z := q[0]*cy+q[2]*sy, q[1], q[2]*cy-q[0]*sy
-		y, z = y*cp+z*sp, z*cp-y*sp
+		y = y*cp + z*sp
 		x, y = x*cr-y*sr, x*sr+y*cr
 		p[2*i], p[2*i+1] = float32(200+40*x), float32(200+40*y)
 	}
