@@ -6,7 +6,7 @@ LDFLAGS    := -X vigil/daemon/core.Version=$(VERSION)
 GOTEST     := go test -race -timeout 15m
 export VIGIL_DATA
 
-.PHONY: build appliance build-gpu demo-gpu-tags demo test lfw bench bench-fvc bench-models bench-models-no-vnni bench-overhead bench-serving bench-quant bench-overload api-fuzz soak soak-swap fuzz lint setup lab clean
+.PHONY: build appliance build-gpu demo-gpu-tags demo test lfw bench bench-fvc bench-discard bench-models bench-models-no-vnni bench-overhead bench-serving bench-quant bench-overload api-fuzz soak soak-swap fuzz lint setup lab clean
 
 build: ## the binary, for this machine
 	@scripts/setup build
@@ -59,6 +59,10 @@ bench-fvc: ## fingerprints: NIST's mindtct and bozorth3 on the open FVC sets, an
 	@scripts/setup build
 	@bench/nbis/setup
 	@go run ./bench/fvc -data $(VIGIL_DATA)/fingerprints $(if $(REPORT),-out $(REPORT))
+
+bench-discard: ## does quality predict errors: FNMR without the worst comparisons, by each measure, on LFW and FVC (a minute)
+	@scripts/setup demo
+	@VIGIL_DATA=$(VIGIL_DATA) go run ./bench/discard
 
 bench-models: ## fp32 against INT8 of every public model, batch 1 and 8, one thread, with the gate's verdict (needs a quiet machine)
 	@scripts/setup demo

@@ -82,6 +82,7 @@ func (a *app) enroll(ctx context.Context, q api.EnrollRequest, files []string) e
 			return err
 		}
 		a.printRefused(e.Refused, files)
+		a.printTaken(e.Taken, files)
 		return a.printEnrolled(e)
 	})
 }
@@ -96,9 +97,26 @@ func pictureFlags(c *cobra.Command, modality *string, dpi *float64) {
 func (a *app) printRefused(list []core.Refused, files []string) {
 	for _, r := range list {
 		if r.Sample >= 1 && r.Sample <= len(files) {
-			fmt.Fprintf(a.env.Stderr, "not taken: %s: %s\n", files[r.Sample-1], r.Reason)
+			fmt.Fprintf(a.env.Stderr, "not taken: %s: %s%s\n", files[r.Sample-1], r.Reason, after(": ", guidance(r.Assessment)))
 		}
 	}
+}
+
+// printTaken says what would have made a picture better that was taken.
+func (a *app) printTaken(list []core.Taken, files []string) {
+	for _, t := range list {
+		if text := guidance(t.Assessment); text != "" && t.Sample >= 1 && t.Sample <= len(files) {
+			fmt.Fprintf(a.env.Stderr, "taken: %s: quality %.2f, %s\n", files[t.Sample-1], t.Quality, text)
+		}
+	}
+}
+
+// after is a text behind a separator; nothing if there is no text.
+func after(separator, text string) string {
+	if text == "" {
+		return ""
+	}
+	return separator + text
 }
 
 func (a *app) enrollAt(ctx context.Context, q api.EnrollRequest) error {

@@ -88,7 +88,7 @@ func (a *app) decisions(list []core.Decision, v any) error {
 		rows = append(rows, decisionRow(d))
 	}
 	err := a.print(v, func(w io.Writer) {
-		table(w, []string{"OUTCOME", "SUBJECT", "SCORE", "THRESHOLD", "QUALITY", "LIVENESS", "LOCKED UNTIL"}, rows)
+		table(w, []string{"OUTCOME", "SUBJECT", "SCORE", "THRESHOLD", "QUALITY", "LIVENESS", "LOCKED UNTIL", "GUIDANCE"}, rows)
 	})
 	if err == nil && !matched {
 		return &codeError{code: exitNoMatch}
@@ -98,7 +98,7 @@ func (a *app) decisions(list []core.Decision, v any) error {
 
 // decisionRow leaves empty what was not measured: a locked person is not compared, a poor face and an attack get no score.
 func decisionRow(d core.Decision) []string {
-	row := []string{string(d.Outcome), orDash(d.Subject), "-", "-", "-", "", ""}
+	row := []string{string(d.Outcome), orDash(d.Subject), "-", "-", "-", "", "", guidance(d.Assessment)}
 	if d.Outcome != decide.LockedOut {
 		row[3], row[4] = fmt.Sprintf("%.3f", d.Threshold), fmt.Sprintf("%.2f", d.Quality)
 		if d.Outcome != decide.LowQuality && d.Outcome != decide.PresentationAttack {
@@ -112,6 +112,19 @@ func decisionRow(d core.Decision) []string {
 		row[6] = d.Until.Local().Format(time.DateTime)
 	}
 	return row
+}
+
+// guidance is the code of what would help and the component that it is about, which is the worst; empty where all is good.
+func guidance(a *core.Assessment) string {
+	if a == nil || a.Guidance == "" {
+		return ""
+	}
+	c := a.Components[a.Worst]
+	unit := " " + c.Unit
+	if c.Unit == "1" {
+		unit = ""
+	}
+	return fmt.Sprintf("%s (%s %d of 100, %.3g%s)", a.Guidance, a.Worst, c.Value, c.Measured, unit)
 }
 
 func orDash(s string) string {

@@ -31,6 +31,8 @@ type Decision struct {
 	Until     time.Time        `json:"locked_until,omitzero"`
 	Liveness  *Liveness        `json:"liveness,omitempty"` // where it was judged
 	Label     string           `json:"-"`                  // of the frame, where a recording knows one; never leaves the process
+	// Assessment is of a picture of the API that was looked at; only its answer has it.
+	Assessment *Assessment `json:"assessment,omitempty"`
 }
 
 // Liveness is how a face was judged before the comparison (ISO/IEC 30107-3).
@@ -72,7 +74,9 @@ func (u *Unit) commit(ctx context.Context, d *Decision) error {
 func (a *Appliance) commit(ctx context.Context, d *Decision) error {
 	start := time.Now()
 	d.ID, d.Time = newID(), a.now().UTC()
-	body, err := json.Marshal(d)
+	published := *d
+	published.Assessment = nil
+	body, err := json.Marshal(&published)
 	if err != nil {
 		return fmt.Errorf("cannot encode decision: %w", err)
 	}
@@ -99,7 +103,7 @@ func (a *Appliance) commit(ctx context.Context, d *Decision) error {
 	a.log.Info("decision", "id", d.ID, "operation", d.Operation, "outcome", d.Outcome, "subject", d.Subject,
 		"sensor", d.Sensor, "score", d.Score)
 	a.actuate(d)
-	a.watchers.send(*d)
+	a.watchers.send(published)
 	a.serving.news.tell()
 	return nil
 }

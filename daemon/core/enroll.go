@@ -23,6 +23,7 @@ type sample struct {
 	gen     *generation // whose it is
 	old     *sample     // of the same picture, by the elder of gen; nil if there is none
 	crop    *rawCrop    // nil unless the policy keeps it
+	seen    *Assessment
 }
 
 func (s *sample) wipe() {
@@ -37,8 +38,16 @@ func (s *sample) wipe() {
 
 // Refused says why a picture of an enrolment was not taken.
 type Refused struct {
-	Sample int    `json:"sample"` // from 1
-	Reason string `json:"reason"`
+	Sample     int         `json:"sample"` // from 1
+	Reason     string      `json:"reason"`
+	Assessment *Assessment `json:"assessment,omitempty"` // where one face or finger was looked at
+}
+
+// Taken is a picture of an enrolment that was taken.
+type Taken struct {
+	Sample     int         `json:"sample"` // from 1
+	Quality    float32     `json:"quality"`
+	Assessment *Assessment `json:"assessment,omitempty"`
 }
 
 // Enrolled is the answer to an enrolment.
@@ -46,6 +55,7 @@ type Enrolled struct {
 	Subject string    `json:"subject"`
 	Samples int       `json:"samples"` // taken
 	Refused []Refused `json:"refused,omitempty"`
+	Taken   []Taken   `json:"taken,omitempty"` // of pictures that were sent
 }
 
 // Person is who is enrolled: a new one by name, or one who is enrolled already, by id.
@@ -106,8 +116,11 @@ func (u *Unit) Enroll(ctx context.Context, who Person, pictures []Picture) (Enro
 			return e, err
 		}
 		if err != nil {
-			e.Refused = append(e.Refused, Refused{Sample: i + 1, Reason: err.Error()})
+			e.Refused = append(e.Refused, Refused{Sample: i + 1, Reason: err.Error(), Assessment: assessmentOf(err)})
+			continue
 		}
+		s := &samples[len(samples)-1]
+		e.Taken = append(e.Taken, Taken{Sample: i + 1, Quality: s.quality, Assessment: s.seen})
 	}
 	if err := u.recordAttacks(ctx, "", &attacks); err != nil {
 		return e, err
@@ -159,9 +172,10 @@ func (t *turn) takeSample(attacks *attackCount) (sample, error) {
 	}
 	if f.quality < policy.EnrollQuality {
 		err := fmt.Errorf("%w: %.2f, enrolment needs %.2f: %s", ErrQuality, f.quality, policy.EnrollQuality, f.advice)
-		return sample{}, &guidedError{err, f.guidance}
+		return sample{}, &assessedError{err, f.assessment()}
 	}
 	s := t.sample(f)
+	s.seen = f.assessment()
 	if old := counterpart(t.elder, f); old != nil && len(old.values) > 0 {
 		s.old = &sample{values: slices.Clone(old.values), scale: old.scale, quality: old.quality, gen: t.gen.elder}
 	}
@@ -318,12 +332,3 @@ func (a *Appliance) DeleteSubject(ctx context.Context, id string) error {
 	}
 	return err
 }
-
-// guidedError is an error about a presentation with the code of what would help.
-type guidedError struct {
-	error
-	guidance string
-}
-
-// Unwrap returns the reason.
-func (e *guidedError) Unwrap() error { return e.error }

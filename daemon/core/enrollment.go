@@ -35,6 +35,8 @@ type Sampled struct {
 	Quality  float32 `json:"quality,omitempty"`  // 0..1, of an accepted one
 	Samples  int     `json:"samples"`            // accepted so far
 	Wanted   int     `json:"wanted"`             // more of them before the enrolment can be finished
+	// Assessment is of the face or finger of the picture, where one was looked at.
+	Assessment *Assessment `json:"assessment,omitempty"`
 }
 
 // BeginEnrollment begins the enrolment of a new or a known person by face or finger; see Unit for the modality. Errors:
@@ -85,16 +87,20 @@ func (e *Enrollment) Add(ctx context.Context, pic Picture) (Sampled, error) {
 		return Sampled{}, fmt.Errorf("%w: %d pictures were looked at, and no more are: begin again", ErrSamples, e.attempts)
 	}
 	var quality float32
+	var seen *Assessment
 	err := u.withPicture(ctx, pic, func(t *turn) error {
 		e.attempts++
 		s, err := t.takeSample(&e.attacks)
 		if err == nil {
-			quality = s.quality
+			quality, seen = s.quality, s.seen
 			err = e.keep(s)
 		}
 		return err
 	})
-	done := Sampled{Accepted: err == nil, Samples: len(e.samples), Wanted: e.wanted()}
+	if seen == nil {
+		seen = assessmentOf(err)
+	}
+	done := Sampled{Assessment: seen, Accepted: err == nil, Samples: len(e.samples), Wanted: e.wanted()}
 	if err == nil {
 		done.Quality = quality
 		return done, nil
@@ -102,9 +108,8 @@ func (e *Enrollment) Add(ctx context.Context, pic Picture) (Sampled, error) {
 	for _, about := range []error{ErrNoFace, ErrNoFinger, ErrSeveralFaces, ErrQuality, ErrPresentationAttack, errStranger} {
 		if errors.Is(err, about) {
 			done.Advice = err.Error()
-			var guided *guidedError
-			if errors.As(err, &guided) {
-				done.Guidance = guided.guidance
+			if seen != nil {
+				done.Guidance = seen.Guidance
 			}
 			return done, nil
 		}

@@ -176,7 +176,7 @@ func (a *Appliance) count(d *Decision) {
 // admit notes in a decision what is known of a presentation and says whether it may be compared; if not, the outcome is
 // set.
 func (t *turn) admit(p *presentation, d *Decision) bool {
-	d.Quality = p.quality
+	d.Quality, d.Assessment = p.quality, p.assessment()
 	d.noteLiveness(p, t.gen.policy.LivenessThreshold)
 	outcome, ok := t.gen.policy.Admit(p.presented())
 	if !ok {

@@ -30,7 +30,7 @@ func (s *faceSight) see(ctx context.Context, f *sensors.Frame, _ float64) ([]pre
 		f := &s.result.Faces[i]
 		s.seen = append(s.seen, presentation{
 			box: f.Box, values: f.Values, scale: f.Scale, quality: f.Quality.Unified, advice: faceAdvice(&f.Quality),
-			guidance: string(f.Quality.Components.Guidance()),
+			guidance: string(f.Quality.Components.Guidance()), parts: (*faceQuality)(&f.Quality.Components),
 			liveness: f.Liveness, hasLiveness: f.HasLiveness, attack: f.Attack,
 		})
 	}

@@ -37,6 +37,7 @@ func (s *fingerSight) see(ctx context.Context, f *sensors.Frame, dpi float64) ([
 		s.seen = append(s.seen, presentation{
 			box: [4]float32{0, 0, float32(f.Width), float32(f.Height)}, values: r.Values, scale: 1,
 			quality: r.Quality.Unified, advice: fingerAdvice(&r.Quality), guidance: string(r.Quality.Components.Guidance()),
+			parts: (*fingerQuality)(&r.Quality.Components),
 		})
 	}
 	return s.seen, r.Timings[:], nil

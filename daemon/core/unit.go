@@ -33,6 +33,7 @@ type presentation struct {
 	quality     float32 // 0..1
 	advice      string  // what would make it better, in words for the person at the sensor
 	guidance    string  // the same as a code; empty where nothing is to be wished
+	parts       assessed
 	liveness    float32 // 0..1, if hasLiveness
 	hasLiveness bool
 	attack      bool

@@ -1,199 +1,130 @@
 package face
 
 import (
+	"fmt"
 	"math"
 
 	"vigil/kernels"
 )
 
-// NotComputed is a component that nothing could be said about: 255, as in ISO/IEC 29794-5.
+// NotComputed is the value of a component that nothing could be said about: 255, as in ISO/IEC 29794-5.
 const NotComputed = 255
 
-// Components are quality components of a face, 0 (worst) to 100 or NotComputed, with the names of ISO/IEC 29794-5:2024. The
-// formulae are simpler than the standard's reference, and are given beside each; they are meant to guide a person in front of
-// a camera, not to exchange scores.
-type Components struct {
-	// UnderExposurePrevention: 100 times the share of the face's pixels that are not black (luminance above 25), taken from
-	// half of them on: below that it is 0.
-	UnderExposurePrevention uint8
-	// OverExposurePrevention: likewise of pixels that are not white (below 247).
-	OverExposurePrevention uint8
-	// DynamicRange: 12.5 times the entropy, in bits, of the histogram of the face's luminance in 256 steps.
-	DynamicRange uint8
-	// IlluminationUniformity: 100 times what the histograms of the left and the right half of the face have in common, in 16
-	// steps of luminance.
-	IlluminationUniformity uint8
-	// Sharpness: Quality.Sharpness times 100.
-	Sharpness uint8
-	// InterEyeDistance: 100 from 90 pixels in the frame on, which the standard asks of a portrait; proportional below.
-	InterEyeDistance uint8
-	// HeadPoseYaw: 100 cos² of the angle that the place of the nose between the eyes stands for.
-	HeadPoseYaw uint8
-	// HeadPosePitch: likewise between eyes and mouth.
-	HeadPosePitch uint8
-	// HeadPoseRoll: 100 cos² of the angle of the line through the eyes.
-	HeadPoseRoll uint8
-	// FaceInFrame is the worst of the standard's four crops (leftward, rightward, upward and downward): 100 times the part of
-	// the box of the face that lies within the frame.
-	FaceInFrame uint8
-}
+// Kind names a quality component of a face. Names, scales and constants are those of OFIQ 1.1 (github.com/BSI-OFIQ/OFIQ-Project,
+// commit a16a990e), the reference implementation of ISO/IEC 29794-5, as its source and its data/ofiq_config.jaxn have them. The
+// text of the standard was not at hand. OFIQ sees 98 landmarks, a mask of what covers the face, and a crop of 616 pixels; we have
+// five points, no mask, and the crop that is embedded anyway. So the numbers are like OFIQ's, and not exchangeable with them.
+type Kind int
 
-// Luminance from which a pixel is not black, and to which it is not white (ISO/IEC 29794-5, exposure).
+// Kinds, with what Component.Measured is. "Sigmoid a, b" is 100 / (1 + exp((a-x)/b)).
 const (
-	black        = 25
-	white        = 247
-	portraitEyes = 90 // pixels between the eyes
+	// UnderExposurePrevention measures the share of the face with a luminance of 0 to 25, as OFIQ does. Value: 120 times
+	// (0.832 - 1/(1+exp((0.92-x)/0.05))), limited to 100, which stays 100 until three quarters of the face are dark.
+	UnderExposurePrevention Kind = iota
+	// OverExposurePrevention measures the share with a luminance of 247 to 255. Value: 1/(x+0.01).
+	OverExposurePrevention
+	// LuminanceMean measures the mean luminance, 0 to 1. Value: sigmoid 0.2, 0.05 times 1 minus sigmoid 0.8, 0.05.
+	LuminanceMean
+	// DynamicRange measures the entropy of the histogram of luminance in 256 steps, in bits. Value: 12.5 times that.
+	DynamicRange
+	// IlluminationUniformity measures what the histograms of luminance of two squares have in common, below and outside of either
+	// eye, 0.3 of the distance of the eyes wide. Value: 100 x^0.3. OFIQ's squares have ten times as many pixels, so that our
+	// histograms have 8 steps instead of 256. A cheek that is turned away counts like a dark one.
+	IlluminationUniformity
+	// Sharpness measures the variance of the Laplacian of the green channel over the variance of that channel. Light and contrast
+	// cancel out. Where a small face was enlarged for the crop the Laplacian steps as far, so that distance cancels out too, as far
+	// as it can. Value: linear between sharpNone and sharpFull. OFIQ asks a random forest, which cannot be had in a few microseconds.
+	Sharpness
+	// InterEyeDistance measures pixels of the frame between the eyes, over the cosine of the yaw. Value: sigmoid 70, 20. OFIQ takes
+	// the middles of the corners of the eyes, we the detector's eyes.
+	InterEyeDistance
+	// HeadPoseYaw measures degrees, positive with the nose to the right of the frame. Value: 100 cos². OFIQ fits a model of a head
+	// (3DDFA-V2); see pose for what five points say.
+	HeadPoseYaw
+	// HeadPosePitch likewise, positive with the nose down.
+	HeadPosePitch
+	// HeadPoseRoll likewise, positive where the eye at the right of the frame is the lower one.
+	HeadPoseRoll
+	// LeftwardCropOfTheFaceImage measures how far the eye at the left is from the left border of the frame, in distances of the
+	// eyes. Value: sigmoid 0.9, 0.1.
+	LeftwardCropOfTheFaceImage
+	// RightwardCropOfTheFaceImage is the same at the right.
+	RightwardCropOfTheFaceImage
+	// MarginAboveOfTheFaceImage measures how far the middle of the eyes is from the upper border, in distances of that middle to
+	// the chin. Value: sigmoid 1.4, 0.1. None of our points is the chin: it is taken to lie chinOfMouth times as far as the mouth.
+	MarginAboveOfTheFaceImage
+	// MarginBelowOfTheFaceImage is the same at the lower border. Value: sigmoid 1.8, 0.1.
+	MarginBelowOfTheFaceImage
+	// Kinds is how many there are.
+	Kinds
 )
 
-// components computes all of them. The crop is aligned and normalised; the frame is frameW x frameH pixels.
-func components(crop []float32, w, h int, n *kernels.Norm, f *Face, frameW, frameH int) Components {
-	c := Components{Sharpness: percent(f.Quality.Sharpness), FaceInFrame: inFrame(&f.Box, frameW, frameH)}
-	c.luminance(crop, w, h, n)
-	c.InterEyeDistance = percent(distance(&f.Points, 0, 1) / portraitEyes)
-	c.HeadPoseYaw, c.HeadPosePitch, c.HeadPoseRoll = NotComputed, NotComputed, NotComputed
-	if f.Landmarks {
-		c.pose(&f.Points)
+// described says how a kind is called, and in what unit it is measured ("1" is a ratio).
+var described = [Kinds]struct{ name, unit string }{
+	UnderExposurePrevention:     {"UnderExposurePrevention", "1"},
+	OverExposurePrevention:      {"OverExposurePrevention", "1"},
+	LuminanceMean:               {"LuminanceMean", "1"},
+	DynamicRange:                {"DynamicRange", "bit"},
+	IlluminationUniformity:      {"IlluminationUniformity", "1"},
+	Sharpness:                   {"Sharpness", "1"},
+	InterEyeDistance:            {"InterEyeDistance", "px"},
+	HeadPoseYaw:                 {"HeadPoseYaw", "deg"},
+	HeadPosePitch:               {"HeadPosePitch", "deg"},
+	HeadPoseRoll:                {"HeadPoseRoll", "deg"},
+	LeftwardCropOfTheFaceImage:  {"LeftwardCropOfTheFaceImage", "1"},
+	RightwardCropOfTheFaceImage: {"RightwardCropOfTheFaceImage", "1"},
+	MarginAboveOfTheFaceImage:   {"MarginAboveOfTheFaceImage", "1"},
+	MarginBelowOfTheFaceImage:   {"MarginBelowOfTheFaceImage", "1"},
+}
+
+// String is the name in the standard.
+func (k Kind) String() string {
+	if k < 0 || k >= Kinds {
+		return fmt.Sprintf("Kind(%d)", int(k))
 	}
+	return described[k].name
+}
+
+// Unit is the unit of what is measured: "deg", "px", "bit", or "1" for a ratio.
+func (k Kind) Unit() string { return described[k].unit }
+
+// Component is one quality component.
+type Component struct {
+	Value    uint8   // 0 (worst) to 100, or NotComputed; then Measured is 0
+	Measured float32 // what Value was made from, in the kind's unit
+}
+
+// Components are the quality components of a face. They guide the person in front of a camera, and decide nothing.
+type Components [Kinds]Component
+
+// measure computes all of them from the aligned, normalised crop of size x size pixels. toSrc leads from the crop to the frame,
+// which has frameW x frameH pixels.
+func measure(crop []float32, size int, n *kernels.Norm, f *Face, toSrc kernels.Affine, frameW, frameH int) Components {
+	c := Components{}
+	for k := range c {
+		c[k].Value = NotComputed
+	}
+	g := geometryOf(&f.Points)
+	if f.Landmarks {
+		c.pose(g)
+	}
+	c.place(g, &c[HeadPoseYaw], frameW, frameH)
+	r := region{size: size, toSrc: toSrc, w: float32(frameW), h: float32(frameH)}
+	c.light(&r, crop, n)
+	c.sharpness(&r, crop, n)
 	return c
+}
+
+// sigmoid is the logistic function with its middle at x0: OFIQ's.
+func sigmoid(x, x0, w float64) float64 { return 1 / (1 + math.Exp((x0-x)/w)) }
+
+// farthest bounds what is measured: points that nearly coincide make anything of a ratio.
+const farthest = 1e6
+
+// set notes a component; value is 0 to 1.
+func (c *Components) set(k Kind, value, measured float64) {
+	c[k] = Component{percent(float32(value)), float32(max(-farthest, min(farthest, measured)))}
 }
 
 // percent is v in 0..1 as 0..100.
 func percent(v float32) uint8 { return uint8(math.Round(float64(clamp01(v)) * 100)) }
-
-// luminance looks at the histograms of the middle of the crop (the green channel serves), where the face is.
-func (c *Components) luminance(crop []float32, w, h int, n *kernels.Norm) {
-	plane, std, off := crop[w*h:2*w*h], 1/n.InvStd[1], n.Mean[1]
-	var all [256]int
-	var half [2][16]int
-	for y := h / 5; y < h*9/10; y++ {
-		for x := w / 5; x < w*4/5; x++ {
-			v := int(max(0, min(255, plane[y*w+x]*std+off)))
-			all[v]++
-			half[min(1, 2*x/w)][v/16]++
-		}
-	}
-	var count, dark, bright int
-	for v, k := range all {
-		count += k
-		if v <= black {
-			dark += k
-		}
-		if v >= white {
-			bright += k
-		}
-	}
-	if count == 0 {
-		return
-	}
-	entropy := 0.0
-	for _, k := range all {
-		if k > 0 {
-			p := float64(k) / float64(count)
-			entropy -= p * math.Log2(p)
-		}
-	}
-	c.UnderExposurePrevention = percent(1 - 2*float32(dark)/float32(count))
-	c.OverExposurePrevention = percent(1 - 2*float32(bright)/float32(count))
-	c.DynamicRange = percent(float32(entropy / 8))
-	var sum [2]int
-	for i := range half {
-		for _, k := range half[i] {
-			sum[i] += k
-		}
-	}
-	var common float32
-	for v := range half[0] {
-		common += min(float32(half[0][v])/float32(max(1, sum[0])), float32(half[1][v])/float32(max(1, sum[1])))
-	}
-	c.IlluminationUniformity = percent(common)
-}
-
-// noseOfPitch is where the nose lies between eyes (0) and mouth (1) in a frontal face: of the reference points of ArcFace's
-// alignment, (71.74 - 51.60) / (92.28 - 51.60).
-const noseOfPitch = 0.495
-
-// pose estimates three angles from five points. An offset of the nose by half the distance between the eyes stands for 90
-// degrees of yaw, one by half the way from eyes to mouth for 90 degrees of pitch: coarse, but steady and monotonous.
-func (c *Components) pose(p *[10]float32) {
-	ex, ey := p[2]-p[0], p[3]-p[1]
-	eyes := float32(math.Hypot(float64(ex), float64(ey)))
-	if eyes == 0 {
-		c.HeadPoseYaw, c.HeadPosePitch, c.HeadPoseRoll = 0, 0, 0
-		return
-	}
-	c.HeadPoseRoll = cosine(math.Atan2(float64(ey), float64(ex)))
-	mx, my := (p[0]+p[2])/2, (p[1]+p[3])/2
-	down := func(x, y float32) float32 { return ((y-my)*ex - (x-mx)*ey) / eyes } // along the face
-	side := ((p[4]-mx)*ex + (p[5]-my)*ey) / eyes
-	c.HeadPoseYaw = cosine(float64(side/eyes) * math.Pi)
-	mouth := down((p[6]+p[8])/2, (p[7]+p[9])/2)
-	if mouth <= 0 {
-		c.HeadPosePitch = 0
-		return
-	}
-	c.HeadPosePitch = cosine(float64(down(p[4], p[5])/mouth-noseOfPitch) * math.Pi)
-}
-
-// cosine is 100 cos² of an angle in radians, 0 from a right angle on.
-func cosine(angle float64) uint8 {
-	if math.Abs(angle) >= math.Pi/2 {
-		return 0
-	}
-	v := math.Cos(angle)
-	return percent(float32(v * v))
-}
-
-// inFrame is the part of a box that lies within the frame, 0..100.
-func inFrame(b *[4]float32, w, h int) uint8 {
-	if b[2] <= 0 || b[3] <= 0 {
-		return 0
-	}
-	x := min(b[0]+b[2], float32(w)) - max(b[0], 0)
-	y := min(b[1]+b[3], float32(h)) - max(b[1], 0)
-	return percent(min(x/b[2], y/b[3]))
-}
-
-// Guidance is a short code of what the person at the sensor, or its owner, should do. Codes are stable: displays translate them.
-type Guidance string
-
-// Codes for faces.
-const (
-	NoGuidance   Guidance = ""
-	ComeCloser   Guidance = "come_closer"
-	StepBack     Guidance = "step_back" // the face is larger than the picture
-	MoreLight    Guidance = "more_light"
-	LessLight    Guidance = "less_light"
-	EvenLight    Guidance = "even_light"
-	HoldStill    Guidance = "hold_still"
-	LookStraight Guidance = "look_straight"
-	HeadUpright  Guidance = "head_upright"
-	CentreFace   Guidance = "centre_face"
-)
-
-// good is the component from which nothing is said.
-const good = 50
-
-// Guidance says what would help most: the code of the worst component, nothing if all are good.
-func (c *Components) Guidance() Guidance {
-	inside := CentreFace
-	if c.InterEyeDistance == 100 {
-		inside = StepBack
-	}
-	worst, code := uint8(good), NoGuidance
-	for _, s := range [...]struct {
-		value uint8
-		code  Guidance
-	}{
-		{c.FaceInFrame, inside}, {eyes(c.InterEyeDistance), ComeCloser}, {c.UnderExposurePrevention, MoreLight},
-		{c.OverExposurePrevention, LessLight}, {c.HeadPoseRoll, HeadUpright}, {c.HeadPoseYaw, LookStraight}, {c.HeadPosePitch, LookStraight},
-		{c.IlluminationUniformity, EvenLight}, {c.DynamicRange, MoreLight}, {c.Sharpness, HoldStill},
-	} {
-		if s.value < worst {
-			worst, code = s.value, s.code
-		}
-	}
-	return code
-}
-
-// eyes eases the standard's demand for portraits: 40 pixels between the eyes (44 of 100) are enough for recognition (eyesHigh).
-func eyes(v uint8) uint8 { return uint8(min(100, int(v)*good*portraitEyes/(100*eyesHigh))) }

@@ -304,7 +304,7 @@ func (p *Pipeline) one(ctx context.Context, im *kernels.Image, c *candidate, r *
 	p.warp.Warp(crop, p.align.size, p.align.size, im, toSrc, &p.embed.norm)
 	r.Timings[alignAt].Took += lap(&t)
 	face.Quality = judge(crop, p.align.size, p.align.size, &p.embed.norm, &face)
-	face.Quality.Components = components(crop, p.align.size, p.align.size, &p.embed.norm, &face, im.Width, im.Height)
+	face.Quality.Components = measure(crop, p.align.size, &p.embed.norm, &face, toSrc, im.Width, im.Height)
 	r.Timings[qualityAt].Took += lap(&t)
 	if p.live != nil && !p.live.skip {
 		err := p.live.judge(ctx, im, &face)

@@ -6,8 +6,9 @@ import (
 	"vigil/kernels"
 )
 
-// Quality says how fit a face is for a template. Every component lies between 0 (useless) and 1 (nothing to wish); names
-// follow ISO/IEC 29794-5. Unified is the worst of them, because one bad component spoils a template.
+// Quality says how fit a face is for a template, and decides whether one is made. Every part lies between 0 (useless) and 1
+// (nothing to wish). Parts and scales are ours, not a standard's. Unified is the worst of them, because one bad part spoils a
+// template.
 type Quality struct {
 	Unified   float32
 	Sharpness float32 // variance of the Laplacian of the aligned crop
@@ -15,7 +16,7 @@ type Quality struct {
 	Contrast  float32 // spread of the luminance
 	Pose      float32 // nose between the eyes: 1 frontal, 0 profile; 1 where the detector finds no points
 	Size      float32 // inter-eye distance
-	// Components are the same in the terms of the standard, and more of it; they guide, they do not decide.
+	// Components are in the terms of ISO/IEC 29794-5, see Kind; they guide, they do not decide.
 	Components Components
 }
 

@@ -2,8 +2,8 @@ package finger
 
 import "vigil/kernels/minutiae"
 
-// Quality says how fit a print is for a template. Components named after ISO/IEC 29794-4 lie between 0 (useless) and 1
-// (nothing to wish); Unified is the worst of them.
+// Quality says how fit a print is for a template, and decides whether one is used. Its parts lie between 0 (useless) and 1 (nothing
+// to wish); Unified is the worst of them. Parts and scales are ours, not a standard's.
 type Quality struct {
 	Unified    float32
 	Area       float32 // of finger seen
@@ -11,7 +11,9 @@ type Quality struct {
 	Minutiae   float32 // how many there are
 	AreaMM2    float32 // square millimetres of finger whose ridges are more legible than not
 	present    bool    // there is a finger
-	// Components are 0..100 with the terms of ISO/IEC 29794-4; they guide, they do not decide.
+	sure       float32 // what Legibility is made of, 0..1
+	minutiae   int     // likewise of Minutiae
+	// Components are what guides the person, see Kind; they do not decide.
 	Components Components
 }
 
@@ -59,6 +61,7 @@ func (e *extractor) judge() Quality {
 	q.Area = ramp(q.AreaMM2, areaLow, areaHigh)
 	q.Legibility = ramp(sure/float32(cells), legibleLow, legibleHigh)
 	q.Minutiae = ramp(float32(count), countLow, countHigh)
+	q.sure, q.minutiae = sure/float32(cells), count
 	q.Unified = min(q.Area, q.Legibility, q.Minutiae)
 	return q
 }

@@ -1,8 +1,9 @@
 // Package picture turns a compressed picture (JPEG, PNG) into a frame.
 //
 // Promises: hostile input costs bounded memory and time. The header is read first, and a picture of no pixels, of more
-// than the limit, or of more bytes than the limit is refused before anything is decoded; a truncated one is an error, not
-// half a face. EXIF orientation is applied. It blocks only on the frame pool and owns nothing.
+// than the limit, of more bytes than the limit, of a kind that needs too much memory for its size, or of too many scans is
+// refused before anything is decoded; a truncated one is an error, not half a face. EXIF orientation is applied. Motion JPEG
+// without its Huffman tables is taken. It blocks only on the frame pool and owns nothing.
 //
 // It does not read video, keep colour profiles, or guess formats from file names.
 package picture
@@ -26,13 +27,15 @@ const (
 	MaxBytes  = 64 << 20 // compressed
 	MaxPixels = 50e6     // decoded; 150 MB as RGB24
 	MaxSide   = 65535    // pixels, the most a JPEG can have; a row costs its reader memory too
+
+	maxDecoderBytes = 256 << 20 // of a decoder, beside the frame
 )
 
 // Errors of Decode. All are wrapped with the numbers that a user needs.
 var (
 	// ErrFormat means the bytes are not a JPEG or PNG at all.
 	ErrFormat = errors.New("not a JPEG or PNG picture")
-	// ErrTooLarge means the picture is over MaxBytes, MaxPixels or MaxSide.
+	// ErrTooLarge means the picture is over MaxBytes, MaxPixels or MaxSide, or needs too much memory or time to decode.
 	ErrTooLarge = errors.New("picture too large")
 	// ErrEmpty means a side of the picture is zero.
 	ErrEmpty = errors.New("picture without pixels")
@@ -44,8 +47,9 @@ var (
 type codec struct {
 	jpeg   bool
 	w, h   int
+	cost   func(data []byte, w, h int) error // refuses what would need too much
 	config func(*bytes.Reader) (image.Config, error)
-	decode func(*bytes.Reader) (image.Image, error)
+	decode func(data []byte) (image.Image, error)
 }
 
 // Decode decodes data into a frame of pool as RGB24, one holder. Sensor, Seq and Captured are the caller's to set.
@@ -82,7 +86,7 @@ func (c *codec) frame(ctx context.Context, pool *sensors.Pool, data []byte) (*se
 		}
 		f.Release()
 	}
-	img, err := c.decode(bytes.NewReader(data))
+	img, err := c.decode(data)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrBroken, err)
 	}
@@ -120,7 +124,10 @@ func check(data []byte) (codec, error) {
 		return c, fmt.Errorf("%w: %v", ErrBroken, err)
 	}
 	c.w, c.h = cfg.Width, cfg.Height
-	return c, CheckSize(c.w, c.h)
+	if err := CheckSize(c.w, c.h); err != nil {
+		return c, err
+	}
+	return c, c.cost(data, c.w, c.h)
 }
 
 // CheckSize says whether a picture of this size is accepted; if not, the error wraps ErrEmpty or ErrTooLarge.
@@ -143,18 +150,36 @@ func pngSize(data []byte) (w, h int, ok bool) {
 	return int(binary.BigEndian.Uint32(data[16:])), int(binary.BigEndian.Uint32(data[20:])), true
 }
 
+// checkPNG refuses what would need too much memory: Go's decoder keeps up to four bytes a pixel, eight where samples have 16 bits,
+// and half as much again where the picture is interlaced.
+func checkPNG(data []byte, w, h int) error {
+	if len(data) < 29 {
+		return nil // the decoder says what is wrong
+	}
+	perPixel := 4.0
+	if depth := data[24]; depth == 16 {
+		perPixel = 8
+	}
+	if interlaced := data[28]; interlaced != 0 {
+		perPixel *= 1.5
+	}
+	return checkMemory(w, h, perPixel, "save it with 8 bits and without interlacing, or scale it down")
+}
+
 func sniff(data []byte) (codec, error) {
 	switch {
 	case bytes.HasPrefix(data, []byte{0xff, 0xd8}):
 		return codec{
 			jpeg:   true,
+			cost:   checkJPEG,
 			config: func(r *bytes.Reader) (image.Config, error) { return jpeg.DecodeConfig(r) },
-			decode: func(r *bytes.Reader) (image.Image, error) { return jpeg.Decode(r) },
+			decode: decodeJPEG,
 		}, nil
 	case bytes.HasPrefix(data, []byte("\x89PNG\r\n\x1a\n")):
 		return codec{
+			cost:   checkPNG,
 			config: func(r *bytes.Reader) (image.Config, error) { return png.DecodeConfig(r) },
-			decode: func(r *bytes.Reader) (image.Image, error) { return png.Decode(r) },
+			decode: func(data []byte) (image.Image, error) { return png.Decode(bytes.NewReader(data)) },
 		}, nil
 	}
 	return codec{}, ErrFormat

@@ -338,6 +338,11 @@ func FuzzDecode(f *testing.F) {
 	f.Add(asPNG(f, image.NewPaletted(image.Rect(0, 0, 5, 5), color.Palette{color.Black, color.White})))
 	f.Add(jpegHeader(10000, 10000))
 	f.Add(pngHeader(0, 0))
+	f.Add(bomb(60, 40, 4))
+	f.Add(without(asJPEG(f, scene(17, 9)), markDHT))
+	for _, data := range realPictures(f, 3) {
+		f.Add(data)
+	}
 	pool := sensors.NewPool(1)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if w, h, ok := claimed(data); ok && w*h > 1<<20 {
