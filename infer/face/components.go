@@ -97,9 +97,9 @@ type Component struct {
 // Components are the quality components of a face. They guide the person in front of a camera, and decide nothing.
 type Components [Kinds]Component
 
-// measure computes all of them from the aligned, normalised crop of size x size pixels. toSrc leads from the crop to the frame,
-// which has frameW x frameH pixels.
-func measure(crop []float32, size int, n *kernels.Norm, f *Face, toSrc kernels.Affine, frameW, frameH int) Components {
+// measure computes all of them from the aligned, normalised crop. toSrc leads from the crop to the frame, which has frameW x frameH
+// pixels.
+func (e *examiner) measure(crop []float32, f *Face, toSrc kernels.Affine, frameW, frameH int) Components {
 	c := Components{}
 	for k := range c {
 		c[k].Value = NotComputed
@@ -109,9 +109,14 @@ func measure(crop []float32, size int, n *kernels.Norm, f *Face, toSrc kernels.A
 		c.pose(g)
 	}
 	c.place(g, &c[HeadPoseYaw], frameW, frameH)
-	r := region{size: size, toSrc: toSrc, w: float32(frameW), h: float32(frameH)}
-	c.light(&r, crop, n)
-	c.sharpness(&r, crop, n)
+	r := region{size: e.size, toSrc: toSrc, w: float32(frameW), h: float32(frameH)}
+	e.ellipse.Reset()
+	for y := range e.size {
+		x0, x1 := r.row(y)
+		e.ellipse.Add(y, x0, x1)
+	}
+	e.light(&c, crop)
+	e.sharpness(&c, crop, toSrc.Scale())
 	return c
 }
 

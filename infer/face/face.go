@@ -88,6 +88,7 @@ type Pipeline struct {
 	budget   [stages]time.Duration
 	found    []candidate
 	warp     cpu.Warper
+	look     *examiner
 }
 
 // ErrNoLiveness means that the bundle has no liveness stage.
@@ -132,8 +133,11 @@ func configure(m *infer.Manifest) (p *Pipeline, err error) {
 	if p.live, err = newLiveness(m); err != nil {
 		return p, err
 	}
-	p.embed, err = newEmbedder(of[embedAt], p.align, m.Template.Dimension)
-	return p, err
+	if p.embed, err = newEmbedder(of[embedAt], p.align, m.Template.Dimension); err != nil {
+		return p, err
+	}
+	p.look = newExaminer(p.align.size, &p.embed.norm)
+	return p, nil
 }
 
 // kinds finds the stage of each kind that there must be one of, and adds up the budgets.
@@ -303,8 +307,8 @@ func (p *Pipeline) one(ctx context.Context, im *kernels.Image, c *candidate, r *
 	crop := p.embed.IO.Input(0)
 	p.warp.Warp(crop, p.align.size, p.align.size, im, toSrc, &p.embed.norm)
 	r.Timings[alignAt].Took += lap(&t)
-	face.Quality = judge(crop, p.align.size, p.align.size, &p.embed.norm, &face)
-	face.Quality.Components = measure(crop, p.align.size, &p.embed.norm, &face, toSrc, im.Width, im.Height)
+	face.Quality = p.look.judge(crop, &face)
+	face.Quality.Components = p.look.measure(crop, &face, toSrc, im.Width, im.Height)
 	r.Timings[qualityAt].Took += lap(&t)
 	if p.live != nil && !p.live.skip {
 		err := p.live.judge(ctx, im, &face)
@@ -336,6 +340,9 @@ func lap(t *time.Time) time.Duration {
 // Close frees the engines and wipes the tensors.
 func (p *Pipeline) Close() error {
 	p.warp.Wipe()
+	if p.look != nil {
+		p.look.ellipse.Wipe()
+	}
 	var errs []error
 	if p.detect != nil {
 		errs = append(errs, p.detect.Close())

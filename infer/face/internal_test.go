@@ -409,7 +409,7 @@ func TestStatistics(t *testing.T) {
 		{"a chequer is", func(x, y int) float32 { return float32(100 + 20*((x+y)%2*2-1)) }, 100, 20, 160 * 160},
 	} {
 		set(c.f)
-		mean, dev, lap := statistics(crop, w, h, &n)
+		mean, dev, lap := newExaminer(w, &n).statistics(crop)
 		if c.mean >= 0 && (math.Abs(float64(mean-c.mean)) > 0.05 || math.Abs(float64(dev-c.dev)) > 0.05) || math.Abs(float64(lap-c.lap)) > 0.05 {
 			t.Errorf("%s: mean %v deviation %v sharpness %v, want %v %v %v", c.name, mean, dev, lap, c.mean, c.dev, c.lap)
 		}

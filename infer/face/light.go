@@ -74,69 +74,41 @@ func within(lo, hi, a, b, most float64) (float64, float64) {
 	return max(lo, min(from, to)), min(hi, max(from, to))
 }
 
-// levels turns a normalised value back into a level of 0 to 255.
-type levels struct{ std, off [3]float32 }
-
-func levelsOf(n *kernels.Norm) (l levels) {
-	for i := range 3 {
-		c := i // of the tensor
-		if n.BGR {
-			c = 2 - i
-		}
-		l.std[i], l.off[i] = 1/n.InvStd[c], n.Mean[c]+0.5
-	}
-	return l
-}
-
-func byteOf(v, std, off float32) int { return max(0, min(255, int(v*std+off))) }
-
-// luminance of the pixels of a row from x0 on, of planes in the order red, green, blue.
-func (l *levels) luminance(dst []uint8, planes *[3][]float32, at int) {
-	r, g, b := planes[0][at:][:len(dst)], planes[1][at:][:len(dst)], planes[2][at:][:len(dst)]
-	for i := range dst {
-		dst[i] = uint8(linear[0][byteOf(r[i], l.std[0], l.off[0])] + linear[1][byteOf(g[i], l.std[1], l.off[1])] + linear[2][byteOf(b[i], l.std[2], l.off[2])])
-	}
-}
-
-func planesOf(crop []float32, size int, n *kernels.Norm) (p [3][]float32) {
-	for i := range 3 {
-		c := i
-		if n.BGR {
-			c = 2 - i
-		}
-		p[i] = crop[c*size*size:][:size*size]
-	}
-	return p
-}
-
 // light looks at the luminance of the face.
-func (c *Components) light(r *region, crop []float32, n *kernels.Norm) {
-	planes, l := planesOf(crop, r.size, n), levelsOf(n)
-	var all [256]int
-	var line [512]uint8 // the largest crop
-	cheeks := cheeksOf(r.size)
-	for y := range r.size {
-		x0, x1 := r.row(y)
-		if x0 >= x1 {
-			continue
-		}
-		row := line[:x1-x0]
-		l.luminance(row, &planes, y*r.size+x0)
-		for _, v := range row {
-			all[v]++
-		}
-		cheeks.add(row, x0, y)
+func (e *examiner) light(c *Components, crop []float32) {
+	bytes, counts := e.ellipse.Luminance(crop, e.size, &e.levels)
+	c.histogram(counts)
+	cheeks := cheeksOf(e.size)
+	for _, s := range e.ellipse.List() {
+		n := int(s.X1 - s.X0)
+		cheeks.add(bytes[:n], int(s.X0), int(s.Y))
+		bytes = bytes[n:]
 	}
-	c.histogram(&all)
 	if v, ok := cheeks.common(); ok {
 		c.set(IlluminationUniformity, math.Pow(v, 0.3), v)
 	}
 }
 
+// logs holds k times log2(k) of the counts that a histogram of a crop mostly has.
+var logs = func() (t [1024]float64) {
+	for k := 2; k < len(t); k++ {
+		t[k] = float64(k) * math.Log2(float64(k))
+	}
+	return t
+}()
+
+func timesLog(k uint32) float64 {
+	if int(k) < len(logs) {
+		return logs[k]
+	}
+	return float64(k) * math.Log2(float64(k))
+}
+
 // histogram computes what follows from the histogram of luminance alone.
-func (c *Components) histogram(all *[256]int) {
+func (c *Components) histogram(all *[256]uint32) {
 	var count, dark, bright, sum int
-	for v, k := range all {
+	for v, n := range all {
+		k := int(n)
 		count += k
 		sum += v * k
 		if v <= black {
@@ -149,14 +121,11 @@ func (c *Components) histogram(all *[256]int) {
 	if count == 0 {
 		return
 	}
-	entropy := 0.0
+	total, bits := float64(count), 0.0
 	for _, k := range all {
-		if k > 0 {
-			p := float64(k) / float64(count)
-			entropy -= p * math.Log2(p)
-		}
+		bits += timesLog(k)
 	}
-	total := float64(count)
+	entropy := math.Log2(total) - bits/total // the sum of -p log2(p), p = k / total
 	under, over, mean := float64(dark)/total, float64(bright)/total, float64(sum)/total/255
 	c.set(UnderExposurePrevention, 1.2*(0.832-sigmoid(under, 0.92, 0.05)), under)
 	c.set(OverExposurePrevention, 0.01/(over+0.01), over)
@@ -215,39 +184,25 @@ func (c *cheeks) common() (v float64, ok bool) {
 // Bounds of Sharpness.
 const (
 	sharpNone, sharpFull = 0.005, 0.06
-	longestStep          = 4 // pixels of the crop
+	longestStep          = 4    // pixels of the crop
+	leastSpread          = 0.01 // levels, squared: less is rounding
 )
 
-// sharpness compares the Laplacian with the spread of the green channel.
-func (c *Components) sharpness(r *region, crop []float32, n *kernels.Norm) {
-	g := planesOf(crop, r.size, n)[1]
+// sharpness compares the Laplacian with the spread of the green channel. scale is pixels of the frame for one of the crop.
+func (e *examiner) sharpness(c *Components, crop []float32, scale float32) {
 	step := 1
-	if s := r.toSrc.Scale(); s > 0 {
-		step = max(1, min(longestStep, int(math.Round(float64(1/s)))))
+	if scale > 0 {
+		step = max(1, min(longestStep, int(math.Round(float64(1/scale)))))
 	}
-	var sum, sq, lsum, lsq float64
-	count := 0
-	down := step * r.size
-	for y := step; y < r.size-step; y++ {
-		x0, x1 := r.row(y)
-		x0, x1 = max(x0, step), min(x1, r.size-step)
-		for i := y*r.size + x0; i < y*r.size+x1; i++ {
-			v := g[i]
-			l := float64(4*v - g[i-step] - g[i+step] - g[i-down] - g[i+down])
-			p := float64(v)
-			sum, sq, lsum, lsq = sum+p, sq+p*p, lsum+l, lsq+l*l
-			count++
-		}
-	}
-	if count == 0 {
+	m := e.ellipse.Moments(e.green(crop), e.size, step)
+	if m.Count == 0 {
 		return
 	}
-	k := float64(count)
-	spread := sq/k - (sum/k)*(sum/k)
-	if !(spread > 0) {
+	spread, laplacian := m.Variance()
+	if !(spread*float64(e.inv*e.inv) > leastSpread) {
 		c.set(Sharpness, 0, 0)
 		return
 	}
-	m := (lsq/k - (lsum/k)*(lsum/k)) / spread
-	c.set(Sharpness, (m-sharpNone)/(sharpFull-sharpNone), m)
+	v := laplacian / spread
+	c.set(Sharpness, (v-sharpNone)/(sharpFull-sharpNone), v)
 }

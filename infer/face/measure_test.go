@@ -59,12 +59,12 @@ func TestScalesAreThoseOfOFIQ(t *testing.T) {
 		{HeadPoseYaw, func() { c.angle(HeadPoseYaw, math.Pi/6) }, 75},
 		{HeadPoseRoll, func() { c.angle(HeadPoseRoll, -math.Pi/4) }, 50},
 		{HeadPosePitch, func() { c.angle(HeadPosePitch, 2) }, 0},
-		{UnderExposurePrevention, func() { c.histogram(&[256]int{25: 50, 100: 50}) }, 100},
-		{UnderExposurePrevention, func() { c.histogram(&[256]int{0: 92, 100: 8}) }, 40},
-		{OverExposurePrevention, func() { c.histogram(&[256]int{246: 100}) }, 100},
-		{OverExposurePrevention, func() { c.histogram(&[256]int{247: 4, 100: 96}) }, 20},
-		{LuminanceMean, func() { c.histogram(&[256]int{51: 1}) }, 50},
-		{DynamicRange, func() { c.histogram(&[256]int{1: 1, 2: 1, 3: 1, 4: 1}) }, 25},
+		{UnderExposurePrevention, func() { c.histogram(&[256]uint32{25: 50, 100: 50}) }, 100},
+		{UnderExposurePrevention, func() { c.histogram(&[256]uint32{0: 92, 100: 8}) }, 40},
+		{OverExposurePrevention, func() { c.histogram(&[256]uint32{246: 100}) }, 100},
+		{OverExposurePrevention, func() { c.histogram(&[256]uint32{247: 4, 100: 96}) }, 20},
+		{LuminanceMean, func() { c.histogram(&[256]uint32{51: 1}) }, 50},
+		{DynamicRange, func() { c.histogram(&[256]uint32{1: 1, 2: 1, 3: 1, 4: 1}) }, 25},
 	} {
 		x.set()
 		if c[x.kind].Value != x.value {
@@ -230,18 +230,23 @@ func BenchmarkMeasure(b *testing.B) {
 	for i := range crop {
 		crop[i] = float32(i * 7919 % 256)
 	}
-	f := upright()
+	f, e := upright(), newExaminer(112, &plainNorm)
 	b.ReportAllocs()
 	for b.Loop() {
-		measure(crop, 112, &plainNorm, f, same, 112, 112)
+		e.measure(crop, f, same, 112, 112)
 	}
 }
 
 // BenchmarkJudge is what the quality that decides costs.
 func BenchmarkJudge(b *testing.B) {
 	crop := flat(112, 90)
-	f := upright()
+	f, e := upright(), newExaminer(112, &plainNorm)
 	for b.Loop() {
-		judge(crop, 112, 112, &plainNorm, f)
+		e.judge(crop, f)
 	}
+}
+
+// measure is the components of one crop.
+func measure(crop []float32, size int, n *kernels.Norm, f *Face, toSrc kernels.Affine, frameW, frameH int) Components {
+	return newExaminer(size, n).measure(crop, f, toSrc, frameW, frameH)
 }

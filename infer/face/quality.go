@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"vigil/kernels"
+	"vigil/kernels/cpu"
 )
 
 // Quality says how fit a face is for a template, and decides whether one is made. Every part lies between 0 (useless) and 1
@@ -30,9 +31,37 @@ const (
 	eyesLow, eyesHigh         = 12, 40 // pixels between the eyes
 )
 
+// examiner looks at aligned crops of one size and normalisation. It serves one goroutine at a time.
+type examiner struct {
+	size    int
+	inv     float32 // of the green channel, which serves as luminance for judge
+	off     float32
+	levels  kernels.Levels
+	middle  cpu.Spans // of the crop, where the face is
+	ellipse cpu.Spans // see region
+}
+
+func newExaminer(size int, n *kernels.Norm) *examiner {
+	e := &examiner{size: size, inv: 1 / n.InvStd[1], off: n.Mean[1]}
+	for c := range 3 {
+		colour := c
+		if n.BGR {
+			colour = 2 - c
+		}
+		e.levels.Scale[c], e.levels.Offset[c], e.levels.Table[c] = 1/n.InvStd[c], n.Mean[c]+0.5, linear[colour]
+	}
+	for y := size / 5; y < size*9/10; y++ {
+		e.middle.Add(y, size/5, size*4/5)
+	}
+	return e
+}
+
+// green is the plane of that colour, in either order of channels.
+func (e *examiner) green(crop []float32) []float32 { return crop[e.size*e.size:][:e.size*e.size] }
+
 // judge computes the quality of a face from its aligned crop (a normalised tensor) and its points.
-func judge(crop []float32, w, h int, n *kernels.Norm, f *Face) Quality {
-	mean, dev, lap := statistics(crop, w, h, n)
+func (e *examiner) judge(crop []float32, f *Face) Quality {
+	mean, dev, lap := e.statistics(crop)
 	q := Quality{
 		Sharpness: ramp(lap, sharpLow, sharpHigh),
 		Exposure:  min(ramp(mean, darkLow, darkHigh), 1-ramp(mean, brightLow, brightHigh)),
@@ -52,25 +81,10 @@ func ramp(v, lo, hi float32) float32 { return clamp01((v - lo) / (hi - lo)) }
 
 // statistics returns mean and standard deviation of the luminance (the green channel serves) of the middle of the crop,
 // where the face is, and the variance of its Laplacian.
-func statistics(crop []float32, w, h int, n *kernels.Norm) (mean, dev, lap float32) {
-	plane := crop[w*h : 2*w*h]
-	std, off := 1/n.InvStd[1], n.Mean[1]
-	var sum, sq, lsum, lsq float64
-	count := 0
-	for y := h / 5; y < h*9/10; y++ {
-		for x := w / 5; x < w*4/5; x++ {
-			i := y*w + x
-			v := plane[i]
-			l := float64((4*v - plane[i-1] - plane[i+1] - plane[i-w] - plane[i+w]) * std)
-			p := float64(v*std + off)
-			sum, sq, lsum, lsq = sum+p, sq+p*p, lsum+l, lsq+l*l
-			count++
-		}
-	}
-	c := float64(count)
-	mean = float32(sum / c)
-	dev = float32(math.Sqrt(max(0, sq/c-(sum/c)*(sum/c))))
-	return mean, dev, float32(lsq/c - (lsum/c)*(lsum/c))
+func (e *examiner) statistics(crop []float32) (mean, dev, lap float32) {
+	m := e.middle.Moments(e.green(crop), e.size, 1)
+	values, laplacian := m.Variance()
+	return float32(m.Sum/float64(m.Count))*e.inv + e.off, float32(math.Sqrt(max(0, values))) * e.inv, float32(laplacian) * e.inv * e.inv
 }
 
 func distance(p *[10]float32, a, b int) float32 {
