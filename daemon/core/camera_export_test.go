@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"vigil/sensors"
 	"vigil/sensors/v4l2"
 	"vigil/store"
 )
@@ -19,6 +20,12 @@ func SetStormRules(t testing.TB, falls int, within, calm time.Duration) {
 	before := storms
 	storms = stormRules{falls, within, calm}
 	t.Cleanup(func() { storms = before })
+}
+
+// SetLookedAt is told of every frame that went through the pipeline, while it is held. Call it before sensors are added.
+func SetLookedAt(t testing.TB, fn func(*sensors.Frame)) {
+	lookedAt = fn
+	t.Cleanup(func() { lookedAt = nil })
 }
 
 // AuditOf lists the audit entries whose type begins with prefix.

@@ -29,6 +29,7 @@ type sensor struct {
 	unit *Unit
 	cfg  config.Sensor
 	opened
+	factor  *factor // of a reader that gives answers and no frames; else nil
 	cancel  context.CancelFunc
 	turn    turn
 	gen     *generation // that the tracker follows with
@@ -128,6 +129,9 @@ func (a *Appliance) openDriver(c config.Sensor) (sensors.Source, error) {
 	if c.Driver == config.DriverUART {
 		return openUART(c)
 	}
+	if c.Driver == config.DriverFprint {
+		return nil, errors.New("fprintd gives answers and no pictures")
+	}
 	if c.Driver == config.DriverV4L2 {
 		return openCamera(c)
 	}
@@ -184,6 +188,10 @@ func (a *Appliance) Start(ctx context.Context) error {
 
 // AddSensor opens one more sensor and runs it until its recording ends or the appliance closes.
 func (a *Appliance) AddSensor(ctx context.Context, c config.Sensor) error {
+	if c.Driver == config.DriverFprint {
+		a.addFactor(ctx, c)
+		return nil
+	}
 	u, err := a.Unit(c.Modality)
 	if err != nil {
 		return err
@@ -444,6 +452,9 @@ func (s *sensor) observe(ctx context.Context, f *sensors.Frame, events []decide.
 	return events
 }
 
+// lookedAt sees every frame behind the pipeline; nil but in tests.
+var lookedAt func(*sensors.Frame)
+
 // look is what a sensor does in its turn, on the worker's goroutine while its own waits.
 func (s *sensor) look(t *turn) error {
 	a, u, f := s.app, s.unit, t.frame
@@ -453,6 +464,9 @@ func (s *sensor) look(t *turn) error {
 	s.frames.Add(1)
 	s.copies.Add(uint64(f.Copies))
 	s.way.look(t, s.arrived)
+	if lookedAt != nil {
+		lookedAt(f)
+	}
 	if f.Captured.Before(s.resume) {
 		return nil
 	}
