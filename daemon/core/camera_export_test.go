@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"vigil/daemon/config"
 	"vigil/sensors"
 	"vigil/sensors/v4l2"
 	"vigil/store"
@@ -55,4 +56,9 @@ func PlayIncidents(length, gap time.Duration) (entries, falls int, unaudited uin
 		falls++
 	}
 	return entries, falls, i.unaudited
+}
+
+// SetSecondTimeout changes the policy between two verifications.
+func (a *Appliance) SetSecondTimeout(d time.Duration) {
+	a.cfg.Policy.SecondTimeout = config.Duration(d)
 }
