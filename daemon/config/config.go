@@ -224,7 +224,9 @@ type Sensor struct {
 	// Of a fingerprint module at a serial port.
 	Baud     int   `toml:"baud"`     // 0 finds it
 	Password int64 `toml:"password"` // 32 bits
-	Light    bool  `toml:"light"`    // switch the light under the glass on
+	// PasswordFile has the password instead, so that it stands in no file that others read: one number, mode 0600.
+	PasswordFile string `toml:"password_file"`
+	Light        bool   `toml:"light"` // switch the light under the glass on
 
 	// Of cameras: Path is a name in /dev/v4l/by-path, which pins the place, or /dev/videoN, which does not. USB ("046d:085e"),
 	// Serial and Card pin the device; what is empty is not looked at.

@@ -66,6 +66,7 @@ func TestEveryKey(t *testing.T) {
 				Name: "porch", Driver: "v4l2", Path: "/dev/v4l/by-path/pci-0000:00:14.0-usb-0:1:1.0-video-index0", Format: "mjpeg", Width: 1280,
 				Height: 720, Rate: 30, USB: "046d:085e", Serial: "A1B2", Card: "HD Webcam", Profile: "/etc/vigil/porch.json",
 			},
+			{Name: "locked", Driver: "uart", Modality: "finger", Path: "/dev/ttyUSB2", PasswordFile: "/etc/vigil/module.password"},
 			{Name: "second", Driver: "fprint", Modality: "finger", Path: "/run/other-bus"},
 		},
 		Actuators: []Actuator{
@@ -90,7 +91,7 @@ func TestEveryKey(t *testing.T) {
 
 // usedSomewhere reports whether an entry of the list that the key is in has it.
 func usedSomewhere(keys index, key string) bool {
-	for i := range 6 {
+	for i := range 8 {
 		if keys[strings.Replace(key, "[0]", fmt.Sprintf("[%d]", i), 1)].line > 0 {
 			return true
 		}

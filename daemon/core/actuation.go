@@ -50,6 +50,7 @@ type output struct {
 	mu     sync.Mutex
 	lost   []Decision // that did not fit the queue, to be audited
 	status ActuatorStatus
+	line   *osdp.Reader // act, if it is one
 }
 
 // States of an output.
@@ -73,6 +74,20 @@ type ActuatorStatus struct {
 	Refused uint64    `json:"refused"`
 	Failed  uint64    `json:"failed"`
 	Last    time.Time `json:"last,omitzero"` // when it moved last
+	// Line is what came over an RS-485 line.
+	Line *LineStatus `json:"line,omitempty"`
+}
+
+// LineStatus counts what an OSDP control panel sent.
+type LineStatus struct {
+	Secure      bool   `json:"secure"`       // a secure channel is open
+	Sessions    uint64 `json:"sessions"`     // that were opened
+	Frames      uint64 `json:"frames"`       // for this address
+	Refused     uint64 `json:"refused"`      // of them
+	Repeated    uint64 `json:"repeated"`     // asked for again
+	BadChecksum uint64 `json:"bad_checksum"` // damaged on the way
+	BadMAC      uint64 `json:"bad_mac"`      // of somebody without the key
+	Foreign     uint64 `json:"foreign"`      // for other addresses
 }
 
 // show is the status.
@@ -80,6 +95,10 @@ func (o *output) show() ActuatorStatus {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s := o.status
+	if o.line != nil {
+		n := o.line.Stats()
+		s.Line = &LineStatus{n.Secure, n.Sessions, n.Frames, n.Refused, n.Repeated, n.BadChecksum, n.BadMAC, n.Foreign}
+	}
 	s.Name, s.Driver, s.Sensor, s.Intent, s.Waiting = o.cfg.Name, o.cfg.Driver, o.cfg.Sensor, o.cfg.IntentSensor, len(o.queue)
 	return s
 }
@@ -166,6 +185,9 @@ func (o *output) ready() error {
 		return err
 	}
 	o.act = act
+	o.mu.Lock()
+	o.line, _ = act.(*osdp.Reader)
+	o.mu.Unlock()
 	o.app.health.recover("actuator " + o.cfg.Name)
 	o.is(outputReady, "")
 	return nil

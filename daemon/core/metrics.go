@@ -66,6 +66,7 @@ var (
 	descBaud     = desc("module_baud", "Rate of the serial line; 0 while the module has not been found.", "sensor")
 	descActuator = desc("actuator_state", "1 for the state that an output is in.", "actuator", "driver", "state")
 	descGrants   = desc("actuator_grants_total", "Grants of an output by what became of them.", "actuator", "outcome")
+	descLine     = desc("osdp_events_total", "What a control panel sent over its RS-485 line.", "actuator", "event")
 	descOutbox   = desc("outbox_records", "Records that wait for the fleet.")
 	descOutboxB  = desc("outbox_bytes", "Size of the records that wait for the fleet.")
 	descDropped  = desc("outbox_dropped_total", "Records dropped since the store was made.")
@@ -170,6 +171,12 @@ func (s *SensorStatus) collect(put putter) {
 // collect gives the figures of an output.
 func (s *ActuatorStatus) collect(put putter) {
 	put(descActuator, prometheus.GaugeValue, 1, s.Name, s.Driver, s.State)
+	if l := s.Line; l != nil {
+		put.each(descLine, s.Name, map[string]uint64{
+			"frame": l.Frames, "refused": l.Refused, "repeated": l.Repeated, "bad_checksum": l.BadChecksum, "bad_mac": l.BadMAC, "foreign": l.Foreign,
+			"session": l.Sessions,
+		})
+	}
 	put.each(descGrants, s.Name, map[string]uint64{"granted": s.Granted, "refused": s.Refused, "failed": s.Failed})
 }
 

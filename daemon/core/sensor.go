@@ -127,7 +127,11 @@ func (a *Appliance) openDriver(c config.Sensor) (sensors.Source, error) {
 		return synth.NewSource(synthOptions(c))
 	}
 	if c.Driver == config.DriverUART {
-		return openUART(c)
+		src, err := openUART(c)
+		if err != nil {
+			return nil, err // not a nil *uart.Source as a sensors.Source
+		}
+		return src, nil
 	}
 	if c.Driver == config.DriverFprint {
 		return nil, errors.New("fprintd gives answers and no pictures")

@@ -24,13 +24,18 @@ import (
 // canvas is the picture of the played camera, in pixels: a photograph in the middle of grey.
 const canvasW, canvasH = 640, 480
 
-// yuv is a photograph as a camera gives it: luma and chroma of BT.601 in studio swing, in the middle of the canvas.
-func yuv(t *testing.T, photo []byte) (y, u, v []byte) {
+// decodePhoto decodes a picture for a camera to show.
+func decodePhoto(t *testing.T, photo []byte) image.Image {
 	t.Helper()
-	im, err := jpeg.Decode(bytes.NewReader(photo))
+	im, _, err := image.Decode(bytes.NewReader(photo))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return im
+}
+
+// yuv is a photograph as a camera gives it: luma and chroma of BT.601 in studio swing, in the middle of the canvas.
+func yuv(im image.Image) (y, u, v []byte) {
 	y, u, v = bytes.Repeat([]byte{126}, canvasW*canvasH), bytes.Repeat([]byte{128}, canvasW*canvasH), bytes.Repeat([]byte{128}, canvasW*canvasH)
 	b := im.Bounds()
 	left, top := (canvasW-b.Dx())/2, (canvasH-b.Dy())/2
@@ -96,7 +101,7 @@ func (w *watched) own(f *sensors.Frame) {
 // place on the way of a frame, no copy of a picture, and places that follow one another and add up.
 func TestFromTheDriversStampToTheDecision(t *testing.T) {
 	pics := daemontest.Pictures(t, ann, 6)
-	y, u, v := yuv(t, pics[5])
+	y, u, v := yuv(decodePhoto(t, pics[5]))
 	for _, c := range []struct {
 		format, code string
 		picture      []byte
