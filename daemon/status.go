@@ -130,7 +130,17 @@ func printSensors(w io.Writer, list []core.SensorStatus) {
 			fmt.Sprint(s.Skipped + s.Malformed), fmt.Sprint(s.Stale), fmt.Sprint(s.Falls), copies(s), s.Guidance, s.Reason})
 	}
 	fmt.Fprintln(w)
+	defer printPairs(w, list)
 	table(w, []string{"SENSOR", "DRIVER", "SEES", "STATE", "FRAMES", "DROPPED", "BROKEN", "LATE", "FALLS", "COPIES", "GUIDANCE", "REASON"}, rows)
+}
+
+// printPairs shows which cameras belong together.
+func printPairs(w io.Writer, list []core.SensorStatus) {
+	for i := range list {
+		if p := list[i].Pair; p != nil {
+			fmt.Fprintf(w, "%s is paired with %s: %d frames of either had no partner\n", list[i].Name, p.Sensor, p.Unmatched)
+		}
+	}
 }
 
 // copies is how often the picture of a frame was copied on its way to the models, on average.

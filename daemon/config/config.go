@@ -235,6 +235,10 @@ type Sensor struct {
 	Serial  string `toml:"serial"`
 	Card    string `toml:"card"`
 	Profile string `toml:"profile"` // file of control values, set at every start of the camera
+	// Infrared names the camera beside this one that sees infra-red: a frame of this one counts only together with one of that,
+	// captured at most InfraredWithin apart; 0 means half a frame's time. That camera decides nothing by itself.
+	Infrared       string   `toml:"infrared"`
+	InfraredWithin Duration `toml:"infrared_within"`
 }
 
 // Bus shares the frames of the sensors with other processes of this machine, in shared memory that they can only read. An

@@ -65,8 +65,10 @@ func TestEveryKey(t *testing.T) {
 			{
 				Name: "porch", Driver: "v4l2", Path: "/dev/v4l/by-path/pci-0000:00:14.0-usb-0:1:1.0-video-index0", Format: "mjpeg", Width: 1280,
 				Height: 720, Rate: 30, USB: "046d:085e", Serial: "A1B2", Card: "HD Webcam", Profile: "/etc/vigil/porch.json",
+				Infrared: "porch-ir", InfraredWithin: Duration(12 * time.Millisecond),
 			},
 			{Name: "locked", Driver: "uart", Modality: "finger", Path: "/dev/ttyUSB2", PasswordFile: "/etc/vigil/module.password"},
+			{Name: "porch-ir", Driver: "v4l2", Path: "/dev/video4", Format: "grey"},
 			{Name: "second", Driver: "fprint", Modality: "finger", Path: "/run/other-bus"},
 		},
 		Actuators: []Actuator{

@@ -79,6 +79,7 @@ func (v *validator) check(c *Config) {
 	v.bus(&c.Bus)
 	v.sensors(c.Sensors)
 	v.second(&c.Policy, c.Sensors)
+	v.pairs(c.Sensors)
 	v.actuators(c.Actuators, c.Sensors)
 }
 
@@ -254,8 +255,8 @@ var usbPattern = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{4}$`)
 // camera checks the keys of cameras, which others must leave out.
 func (v *validator) camera(key string, s *Sensor) {
 	if s.Driver != DriverV4L2 {
-		v.require(s.Format+s.USB+s.Serial+s.Card+s.Profile == "", key+".driver", "%q: format, usb, serial, card and profile are keys of the driver %q",
-			s.Driver, DriverV4L2)
+		v.require(s.Format+s.USB+s.Serial+s.Card+s.Profile+s.Infrared == "" && s.InfraredWithin == 0, key+".driver",
+			"%q: format, usb, serial, card, profile and infrared are keys of the driver %q", s.Driver, DriverV4L2)
 		return
 	}
 	v.require(strings.HasPrefix(s.Path, "/dev/"), key+".path", "%q: a name in /dev/v4l/by-path, or /dev/videoN", s.Path)

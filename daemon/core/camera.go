@@ -76,21 +76,33 @@ func (s *sensor) next(ctx context.Context) (*sensors.Frame, error) {
 	}
 }
 
-// hidden is how often the camera was lost and found since it was last asked, without the times that were told. The caller
-// holds the lock.
+// hidden is how often the cameras were lost and found since they were last asked, without the times that were told. The
+// caller holds the lock.
 func (s *sensor) hidden() uint64 {
 	if s.camera == nil {
 		return 0
 	}
 	connects := s.camera.Stats().Connects
-	found := connects - s.connects
-	if s.connects == 0 && found > 0 {
-		found-- // the first time
+	if s.pair != nil {
+		connects += s.pair.camera.Stats().Connects
 	}
-	s.connects = connects
-	told := s.told
-	s.told = 0
+	found, told := connects-s.connects, s.told
+	s.connects, s.told = connects, 0
+	first := min(found, s.firsts)
+	s.firsts -= first
+	found -= first
 	return found - min(found, told)
+}
+
+// cameras is how many there are.
+func (o *opened) cameras() uint64 {
+	switch {
+	case o.pair != nil:
+		return 2
+	case o.camera != nil:
+		return 1
+	}
+	return 0
 }
 
 // decodedFrames is how many decoded pictures there may be: the one being looked at, and one being made.

@@ -91,8 +91,12 @@ func (i *incidents) lost(now time.Time, times uint64) []incident {
 		return nil
 	}
 	list, began := i.calm(now), false
-	for range min(times, uint64(i.rules.falls)) {
+	seen := min(times, uint64(i.rules.falls)) // more make no other storm
+	for range seen {
 		began = i.count(now, stateReset) || began
+	}
+	if i.falls += times - seen; i.storm {
+		i.stormSet[stateReset] += times - seen
 	}
 	if !began {
 		return list

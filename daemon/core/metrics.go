@@ -61,6 +61,7 @@ var (
 	descCopies   = desc("sensor_copies_total", "Copies of whole pictures on this machine before the models' input is made of them.", "sensor")
 	descWay      = desc("sensor_latency_seconds", "Time from the capture of a frame, by the driver's clock, to a place on its way.", "sensor", "stage")
 	descCamera   = desc("camera_events_total", "What the driver of a camera counted.", "sensor", "event")
+	descPair     = desc("pair_unmatched_total", "Frames of two paired cameras that had no partner.", "sensor", "infrared")
 	descModule   = desc("module_events_total", "What became of the serial line to a fingerprint module.", "sensor", "event")
 	descDamage   = desc("module_damaged_packets_total", "Damaged packets of a fingerprint module, by kind.", "sensor", "damage")
 	descBaud     = desc("module_baud", "Rate of the serial line; 0 while the module has not been found.", "sensor")
@@ -139,6 +140,17 @@ func (put putter) each(d *prometheus.Desc, name string, counts map[string]uint64
 	}
 }
 
+// camera gives what a driver counted.
+func (put putter) camera(name string, c *CameraStatus) {
+	if c == nil {
+		return
+	}
+	put.each(descCamera, name, map[string]uint64{
+		"frame": c.Frames, "lost": c.Lost, "let_go": c.LetGo, "damaged": c.Damaged, "restart": c.Restarts, "connect": c.Connects,
+		"unstamped": c.Unstamped,
+	})
+}
+
 // collect gives the figures of a sensor.
 func (s *SensorStatus) collect(put putter) {
 	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
@@ -155,11 +167,10 @@ func (s *SensorStatus) collect(put putter) {
 		"processed": s.Frames, "dropped": s.Dropped, "skipped": s.Skipped, "malformed": s.Malformed, "stale": s.Stale,
 		"unannounced": s.Unannounced,
 	})
-	if c := s.Camera; c != nil {
-		put.each(descCamera, s.Name, map[string]uint64{
-			"frame": c.Frames, "lost": c.Lost, "let_go": c.LetGo, "damaged": c.Damaged, "restart": c.Restarts, "connect": c.Connects,
-			"unstamped": c.Unstamped,
-		})
+	put.camera(s.Name, s.Camera)
+	if p := s.Pair; p != nil {
+		put.camera(p.Sensor, p.Camera)
+		put(descPair, counter, float64(p.Unmatched), s.Name, p.Sensor)
 	}
 	if m := s.Module; m != nil {
 		put.each(descModule, s.Name, map[string]uint64{"touch": m.Touches, "lost": m.Lost, "command": m.Commands, "again": m.Again})

@@ -100,7 +100,7 @@ func uartOptions(c config.Sensor) (uart.Options, error) {
 func ParseModulePassword(text []byte) (uint32, error) {
 	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 0, 32)
 	if err != nil {
-		return 0, errors.New("a password is one number of 32 bits, such as 0xC0FFEE42")
+		return 0, errors.New("a password is one number of 32 bits, decimal, or hexadecimal behind 0x")
 	}
 	return uint32(n), nil
 }

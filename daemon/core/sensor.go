@@ -52,8 +52,9 @@ type sensor struct {
 	state     string // base, or unstable
 	reason    string
 	incidents incidents
-	connects  uint64         // of the camera, when it was last asked
-	told      uint64         // troubles since then
+	connects  uint64         // of the cameras, when they were last asked
+	firsts    uint64         // connects that lie ahead and are no trouble
+	told      uint64         // troubles since connects
 	session   *enrollSession // an enrolment that takes this sensor's frames
 	ended     chan struct{}  // closed when the loop is over
 }
@@ -63,6 +64,7 @@ type opened struct {
 	src    sensors.Source
 	newest *sensors.Newest // nil where no frame may be dropped
 	camera *v4l2.Source    // the driver, if it is one
+	pair   *paired         // around camera, if it has an infra-red camera beside it
 	module *uart.Source    // likewise
 }
 
@@ -91,6 +93,7 @@ type SensorStatus struct {
 	// Way is how long after its capture a frame was how far.
 	Way    []Latency     `json:"way,omitempty"`
 	Camera *CameraStatus `json:"camera,omitempty"` // of the driver v4l2
+	Pair   *PairStatus   `json:"pair,omitempty"`   // of a camera with an infra-red camera beside it
 	Module *ModuleStatus `json:"module,omitempty"` // of the driver uart
 }
 
@@ -101,12 +104,18 @@ func (a *Appliance) openSource(c config.Sensor) (o opened, err error) {
 		return o, fmt.Errorf("sensor %s: %w", c.Name, err)
 	}
 	o.camera, _ = driver.(*v4l2.Source)
+	driver, o.pair, err = a.pairUp(c, driver)
+	if err != nil {
+		return o, fmt.Errorf("sensor %s: %w", c.Name, err)
+	}
 	o.module, _ = driver.(*uart.Source)
 	if a.wrap != nil {
 		driver = a.wrap(c, driver)
 	}
-	if o.src, err = a.bus.tap(driver, c.Name); err != nil {
-		return o, err
+	if o.src = driver; o.pair == nil { // who has a pair taps in front of it
+		if o.src, err = a.bus.tap(driver, c.Name); err != nil {
+			return o, err
+		}
 	}
 	if c.Driver == config.DriverSynth || c.Step || c.Modality == Finger { // a fingerprint reader loses no touch
 		if c.Driver == config.DriverV4L2 {
@@ -181,7 +190,11 @@ func (a *Appliance) Start(ctx context.Context) error {
 		a.log.Error("frames are not shared", "err", err)
 		a.health.degrade("bus", err)
 	}
+	partners := config.Partners(a.cfg.Sensors)
 	for _, c := range a.cfg.Sensors {
+		if partners[c.Name] {
+			continue // opened with the camera that it belongs to
+		}
 		if err := a.AddSensor(ctx, c); err != nil {
 			a.log.Error("sensor cannot be opened", "sensor", c.Name, "err", err)
 			a.health.degrade("sensor "+c.Name, err)
@@ -211,6 +224,7 @@ func (a *Appliance) AddSensor(ctx context.Context, c config.Sensor) error {
 	s := &sensor{
 		app: a, unit: u, cfg: c, opened: o, base: stateRunning, state: stateRunning, incidents: newIncidents(storms), ended: make(chan struct{}),
 	}
+	s.firsts = o.cameras()
 	s.prepare(g)
 	ctx, s.cancel = context.WithCancel(sched.WithClass(ctx, sched.Sensor)) // for engines that merge runs
 	a.sensorMu.Lock()
@@ -291,7 +305,7 @@ func (s *sensor) reopen() {
 	if s.newest != nil {
 		s.dropped += s.newest.Dropped()
 	}
-	s.opened, s.connects = o, 0
+	s.opened, s.connects, s.firsts = o, 0, o.cameras()
 }
 
 // source is the present source, and whether it is a camera in trouble.
@@ -400,7 +414,10 @@ func (s *sensor) set(state string, err error) {
 	}
 	trouble := s.reason
 	if shown == stateUnstable {
-		trouble = fmt.Sprintf("unstable: it came and went %d times: %s", s.incidents.falls, s.reason)
+		trouble = fmt.Sprintf("unstable: it came and went %d times", s.incidents.falls)
+		if s.reason != "" {
+			trouble += ", the last time because " + s.reason
+		}
 	}
 	s.app.health.degrade(part, errors.New(trouble))
 	s.app.log.Error("sensor is "+shown, "sensor", s.cfg.Name, "err", trouble)
@@ -580,6 +597,7 @@ func (s *sensor) status() SensorStatus {
 		Skipped: s.skipped.Load(), Malformed: s.malformed.Load(), Stale: s.stale.Load(), Unannounced: s.unannounced.Load(),
 		Dropped: s.dropped, Guidance: s.advised, Copies: s.copies.Load(), Falls: s.incidents.falls, Unaudited: s.incidents.unaudited,
 		Way: s.way.latencies(), Camera: cameraStatus(s.camera), Module: moduleStatus(s.module),
+		Pair: s.pair.status(),
 	}
 	st.State = s.incidents.shown(time.Now(), s.base)
 	if s.newest != nil {
