@@ -87,7 +87,7 @@ func (r *rig) sensor() core.SensorStatus { return r.app.Status().Sensors[0] }
 // until waits for a state of the sensor.
 func (r *rig) until(state string) core.SensorStatus {
 	r.t.Helper()
-	for limit := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for limit := time.Now().Add(40 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		s := r.sensor()
 		if s.State == state {
 			return s
@@ -271,15 +271,14 @@ func TestAClaimedCameraIsToldAndRecovered(t *testing.T) {
 // TestAResetStormIsToldOnceAndRecovered: a device that resets again and again, as a loose plug makes it, with frames between
 // and without.
 func TestAResetStormIsToldOnceAndRecovered(t *testing.T) {
-	const cycles = 60
+	const cycles = 30
 	for name, reset := range map[string]func(r *rig){
 		"it comes and goes": func(r *rig) {
 			for range cycles {
 				r.unplug(0)
 				r.camera = newCamera()
-				time.Sleep(20 * time.Millisecond)
 				r.plug()
-				time.Sleep(60 * time.Millisecond)
+				time.Sleep(350 * time.Millisecond) // the driver looks again after 250 ms, if no kernel tells of a device
 			}
 		},
 		"the stream breaks": func(r *rig) {
@@ -294,7 +293,7 @@ func TestAResetStormIsToldOnceAndRecovered(t *testing.T) {
 				r.camera = newCamera()
 				r.camera.Quiet = true
 				r.plug()
-				time.Sleep(100 * time.Millisecond)
+				time.Sleep(200 * time.Millisecond)
 			}
 			r.camera.Speak()
 		},
