@@ -8,6 +8,7 @@ package fprinttest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -59,7 +60,7 @@ type process struct {
 }
 
 func launch(env []string, name string, args ...string) (*process, error) {
-	p := &process{cmd: exec.Command(name, args...)}
+	p := &process{cmd: exec.CommandContext(context.Background(), name, args...)}
 	p.cmd.Env, p.cmd.Stdout, p.cmd.Stderr = append(os.Environ(), env...), &p.out, &p.out
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMissing, err)
@@ -163,9 +164,10 @@ func (b *Bus) finger() string { return filepath.Join(b.dir, "finger") }
 
 // Say gives the virtual device a command, such as "SCAN ann" for a finger's name; each waits for the operation.
 func (b *Bus) Say(command string) (err error) {
+	var d net.Dialer
 	for range 200 {
 		var c net.Conn
-		if c, err = net.Dial("unix", b.finger()); err == nil {
+		if c, err = d.DialContext(context.Background(), "unix", b.finger()); err == nil {
 			_, err = c.Write([]byte(command))
 			if err = errors.Join(err, c.Close()); err == nil {
 				return nil

@@ -61,7 +61,7 @@ type Fill struct {
 	Index uint32 // 1 + a wrong index
 }
 
-// Flags and requests, for Fill and Errs.
+// Damaged is the flag of a buffer that the driver marks, for Fill.
 const Damaged = uapi.BufFlagError
 
 // Requests whose errors are played.
