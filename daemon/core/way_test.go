@@ -166,6 +166,9 @@ func TestFromTheDriversStampToTheDecision(t *testing.T) {
 			if c.copies == 0 && (look.copied.Load() != 0 || look.frames.Load() < 30) {
 				t.Errorf("%d of %d frames that the pipeline saw lie outside the camera's buffers", look.copied.Load(), look.frames.Load())
 			}
+			if c.copies > 0 && look.copied.Load() != look.frames.Load() { // or the look is blind
+				t.Errorf("%d of %d decoded frames are said to lie in the camera's buffers", look.frames.Load()-look.copied.Load(), look.frames.Load())
+			}
 			if size := uint64(len(c.picture)); c.copies == 0 && perFrame > size/4 {
 				t.Errorf("%d bytes are allocated a frame of %d bytes: something is copied", perFrame, size)
 			}
