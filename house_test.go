@@ -41,11 +41,11 @@ type ban struct {
 
 var bans = []ban{
 	{"C", []string{"vigil/kernels/", "vigil/sensors/picture/turbo", "vigil/infer/ort", "vigil/infer/trt", "vigil/infer/cuda", "vigil/secure/mem"}, "C code is kept where its memory rules are known"},
-	{"unsafe", []string{"vigil/actuators/gpio", "vigil/kernels/", "vigil/sensors/bus", "vigil/sensors/picture/turbo", "vigil/sensors/v4l2", "vigil/lab/guest", "vigil/infer/ort", "vigil/infer/trt", "vigil/secure/mem", "vigil/infer/quant/onnx/pb"}, // pb: as protoc-gen-go writes it; bus: atomic words in shared memory; v4l2: ioctl takes addresses
+	{"unsafe", []string{"vigil/actuators/gpio", "vigil/kernels/", "vigil/sensors/bus", "vigil/sensors/picture/turbo", "vigil/sensors/v4l2/", "vigil/lab/guest", "vigil/infer/ort", "vigil/infer/trt", "vigil/secure/mem", "vigil/infer/quant/onnx/pb"}, // pb: as protoc-gen-go writes it; bus: atomic words in shared memory; v4l2: ioctl takes addresses
 		"pointer tricks are kept where their rules are known"},
 	{"vigil/infer/trt/gen", []string{"vigil/infer/trt"}, "what speaks to TensorRT has one caller"},
 	{"vigil/infer/quant/onnx/pb", []string{"vigil/infer/quant/onnx"}, "what the schema allows is checked in one place"},
-	{"os/exec", []string{"vigil/bench/", "vigil/lab", "vigil/daemon", "vigil/infer/trt/trttest", "vigil/secure/securetest", "vigil/fleet/fleettest"}, "the appliance starts no processes"},
+	{"os/exec", []string{"vigil/bench/", "vigil/lab", "vigil/daemon", "vigil/infer/trt/trttest", "vigil/secure/securetest", "vigil/fleet/fleettest", "vigil/sensors/fprint/fprinttest"}, "the appliance starts no processes"},
 	{"net/http/httptest", nil, "test helpers do not ship"},
 	{"testing", []string{"vigil/store/storetest", "vigil/infer/infertest", "vigil/infer/infertest/fake", "vigil/infer/trt/trttest", "vigil/daemon/daemontest"}, "test code does not ship"},
 	{"log", nil, "the log is structured: log/slog"},
@@ -55,6 +55,8 @@ var bans = []ban{
 	{"go.etcd.io/bbolt", []string{"vigil/store"}, "one owner of the database"},
 	{"github.com/eclipse/paho.mqtt.golang", []string{"vigil/fleet", "vigil/fleet/fleettest"}, "one owner of the link"},
 	{"vigil/sensors/uart/uarttest", nil, "a played module is for tests"},
+	{"vigil/sensors/fprint/fprinttest", nil, "a bus of its own is for tests"},
+	{"vigil/sensors/v4l2/v4l2test", nil, "a played kernel is for tests"},
 	{"vigil/actuators/osdp/osdptest", nil, "a played control panel is for tests"},
 	{"gonum.org/v1/plot", []string{"vigil/infer/eval/report"}, "one place that draws"},
 	{"vigil/secure/securetest", []string{"vigil/bench/", "vigil/daemon", "vigil/daemon/daemontest", "vigil/store/storetest"}, "a software TPM is for tests and the demo"},

@@ -32,7 +32,7 @@ func TestTheExampleShowsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Sensors) != 4 || got.Sensors[0].Name != "door" || !got.Sensors[0].Loop || got.Sensors[1].Driver != config.DriverV4L2 || got.Sensors[2].Driver != config.DriverSynth || got.Sensors[3].Driver != config.DriverUART {
+	if len(got.Sensors) != 5 || got.Sensors[0].Name != "door" || !got.Sensors[0].Loop || got.Sensors[1].Driver != config.DriverV4L2 || got.Sensors[2].Driver != config.DriverSynth || got.Sensors[3].Driver != config.DriverFprint || got.Sensors[4].Driver != config.DriverUART {
 		t.Errorf("sensors %+v", got.Sensors)
 	}
 	if len(got.API.Peers) != 1 || got.API.Peers[0].Scope != config.ScopeViewer {

@@ -98,7 +98,7 @@ func newRoot(env Env) *cobra.Command {
 	root.SetHelpCommand(helpCommand())
 	root.AddCommand(a.configCommand(), a.doctorCommand(), a.provisionCommand(), a.runCommand(), a.statusCommand(),
 		a.enrollCommand(), a.verifyCommand(), a.identifyCommand(), a.subjectsCommand(), a.modelsCommand(),
-		a.checkCommand(), a.tokenCommand(), a.apiCommand(), a.evalCommand(), a.synthCommand(), a.recordCommand(),
+		a.checkCommand(), a.tokenCommand(), a.apiCommand(), a.evalCommand(), a.synthCommand(), a.recordCommand(), a.sensorsCommand(),
 		a.versionCommand())
 	if demoCommand != nil {
 		root.AddCommand(demoCommand(a))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -85,6 +86,8 @@ func printStatus(w io.Writer, s deviceStatus) {
 		fmt.Fprintf(w, "bus      %s, %d readers let in, %d refused\n", b.Socket, b.Given, b.Refused+b.Failed+b.Overloaded)
 	}
 	printSensors(w, s.Sensors)
+	printActuators(w, s.Actuators)
+	printWays(w, s.Sensors)
 	if len(s.Latency) > 0 {
 		fmt.Fprintln(w)
 		printLatencies(w, s.Latency)
@@ -124,10 +127,62 @@ func printSensors(w io.Writer, list []core.SensorStatus) {
 	var rows [][]string
 	for _, s := range list {
 		rows = append(rows, []string{s.Name, s.Driver, s.Modality, s.State, fmt.Sprint(s.Frames), fmt.Sprint(s.Dropped),
-			fmt.Sprint(s.Skipped + s.Malformed), fmt.Sprint(s.Stale), s.Guidance, s.Reason})
+			fmt.Sprint(s.Skipped + s.Malformed), fmt.Sprint(s.Stale), fmt.Sprint(s.Falls), copies(s), s.Guidance, s.Reason})
 	}
 	fmt.Fprintln(w)
-	table(w, []string{"SENSOR", "DRIVER", "SEES", "STATE", "FRAMES", "DROPPED", "BROKEN", "LATE", "GUIDANCE", "REASON"}, rows)
+	defer printPairs(w, list)
+	table(w, []string{"SENSOR", "DRIVER", "SEES", "STATE", "FRAMES", "DROPPED", "BROKEN", "LATE", "FALLS", "COPIES", "GUIDANCE", "REASON"}, rows)
+}
+
+// printPairs shows which cameras belong together.
+func printPairs(w io.Writer, list []core.SensorStatus) {
+	for i := range list {
+		if p := list[i].Pair; p != nil {
+			fmt.Fprintf(w, "%s is paired with %s: %d frames of either had no partner\n", list[i].Name, p.Sensor, p.Unmatched)
+		}
+	}
+}
+
+// copies is how often the picture of a frame was copied on its way to the models, on average.
+func copies(s core.SensorStatus) string {
+	if s.Frames == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2g", float64(s.Copies)/float64(s.Frames))
+}
+
+// printWays shows how long after their capture the frames of each sensor were how far.
+func printWays(w io.Writer, list []core.SensorStatus) {
+	var rows [][]string
+	for i := range list {
+		s := &list[i]
+		for _, l := range s.Way {
+			rows = append(rows, []string{s.Name, l.Stage, fmt.Sprint(l.Count), fmt.Sprintf("%.2f", l.P50), fmt.Sprintf("%.2f", l.P95),
+				fmt.Sprintf("%.2f", l.P99), fmt.Sprintf("%.2f", l.Max)})
+		}
+	}
+	if len(rows) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nfrom the capture of a frame to")
+	table(w, []string{"SENSOR", "PLACE", "COUNT", "P50 ms", "P95 ms", "P99 ms", "MAX ms"}, rows)
+}
+
+func printActuators(w io.Writer, list []core.ActuatorStatus) {
+	if len(list) == 0 {
+		return
+	}
+	var rows [][]string
+	for _, a := range list {
+		last := "-"
+		if !a.Last.IsZero() {
+			last = a.Last.Local().Format(time.DateTime)
+		}
+		rows = append(rows, []string{a.Name, a.Driver, a.Sensor, orDash(a.Intent), a.State, fmt.Sprint(a.Granted), fmt.Sprint(a.Refused),
+			fmt.Sprint(a.Failed), last, a.Reason})
+	}
+	fmt.Fprintln(w)
+	table(w, []string{"ACTUATOR", "DRIVER", "SENSOR", "INTENT", "STATE", "GRANTED", "REFUSED", "FAILED", "LAST", "REASON"}, rows)
 }
 
 func printLatencies(w io.Writer, list []core.Latency) {

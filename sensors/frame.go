@@ -52,6 +52,8 @@ type Frame struct {
 	Label         string    // what was captured, where the source knows it (a file's name); never a person's name in production
 	Seq           uint64    // counts captured frames of this source from 1; a gap is a lost frame
 	Captured      time.Time // wall and monotonic clock, at capture
+	Arrived       time.Time // when the source had it; zero where that is no other time
+	Copies        int       // of the pixels between the driver's buffer and here: none of a lent frame, one of a pooled one that a source filled
 	Width, Height int       // pixels
 	Format        Format
 	FullRange     bool // YUV luma spans 0..255 rather than 16..235
@@ -70,7 +72,7 @@ func (f *Frame) Lend(back func(*Frame)) {
 	if !f.holders.CompareAndSwap(0, 1) {
 		panic("sensors: frame lent while somebody holds it")
 	}
-	f.back = back
+	f.back, f.Copies = back, 0
 }
 
 // Held says whether somebody holds the frame.
@@ -183,7 +185,7 @@ func (f *Frame) reset(sizeBytes int) *Frame {
 		f.buf = make([]byte, sizeBytes)
 	}
 	f.buf = f.buf[:cap(f.buf)]
-	f.Sensor, f.Label, f.FullRange = "", "", false
+	f.Sensor, f.Label, f.FullRange, f.Arrived, f.Copies = "", "", false, time.Time{}, 1
 	f.Planes = [2]Plane{}
 	f.holders.Store(1)
 	return f

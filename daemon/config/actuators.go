@@ -47,8 +47,9 @@ const maxActuators = 16
 func (v *validator) actuators(list []Actuator, sensors []Sensor) {
 	v.require(len(list) <= maxActuators, "actuators", "%d of them, at most %d", len(list), maxActuators)
 	known, seen := map[string]bool{}, map[string]bool{}
+	partners := Partners(sensors)
 	for _, s := range sensors {
-		known[s.Name] = true
+		known[s.Name] = s.Driver != DriverFprint && !partners[s.Name] // which decide nothing by themselves
 	}
 	for i := range list {
 		a, key := &list[i], fmt.Sprintf("actuators[%d]", i)

@@ -112,6 +112,10 @@ type Policy struct {
 	EnrollTimeout      Duration `toml:"enroll_timeout"` // an enrolment at a sensor ends after this
 	APIQueue           int      `toml:"api_queue"`      // requests that may wait for the engines; more are refused
 	APIDeadline        Duration `toml:"api_deadline"`   // a request that cannot be answered within it is refused
+	// SecondFactor names a sensor of the driver fprint: a verification that matches counts when the person's finger matches there
+	// too, within SecondTimeout. Empty asks for none.
+	SecondFactor  string   `toml:"second_factor"`
+	SecondTimeout Duration `toml:"second_timeout"`
 	// KeepEnrolmentCrops keeps the pictures of enrolments, encrypted with the person's key, so that another model can be used
 	// without enrolling everybody again.
 	KeepEnrolmentCrops bool `toml:"keep_enrolment_crops"`
@@ -197,7 +201,7 @@ type Log struct {
 // Sensor is one source of frames.
 type Sensor struct {
 	Name   string `toml:"name"`
-	Driver string `toml:"driver"` // DriverReplay, DriverSynth, DriverUART, DriverV4L2
+	Driver string `toml:"driver"` // DriverReplay, DriverSynth, DriverUART, DriverV4L2, DriverFprint
 	// Modality is what the sensor sees: "face" or "finger". Empty is "face", unless models.face is "off".
 	Modality string  `toml:"modality"`
 	DPI      float64 `toml:"dpi"` // fingerprint readers: pixels per inch; 0 means 500
@@ -220,7 +224,9 @@ type Sensor struct {
 	// Of a fingerprint module at a serial port.
 	Baud     int   `toml:"baud"`     // 0 finds it
 	Password int64 `toml:"password"` // 32 bits
-	Light    bool  `toml:"light"`    // switch the light under the glass on
+	// PasswordFile has the password instead, so that it stands in no file that others read: one number, mode 0600.
+	PasswordFile string `toml:"password_file"`
+	Light        bool   `toml:"light"` // switch the light under the glass on
 
 	// Of cameras: Path is a name in /dev/v4l/by-path, which pins the place, or /dev/videoN, which does not. USB ("046d:085e"),
 	// Serial and Card pin the device; what is empty is not looked at.
@@ -229,6 +235,10 @@ type Sensor struct {
 	Serial  string `toml:"serial"`
 	Card    string `toml:"card"`
 	Profile string `toml:"profile"` // file of control values, set at every start of the camera
+	// Infrared names the camera beside this one that sees infra-red: a frame of this one counts only together with one of that,
+	// captured at most InfraredWithin apart; 0 means half a frame's time. That camera decides nothing by itself.
+	Infrared       string   `toml:"infrared"`
+	InfraredWithin Duration `toml:"infrared_within"`
 }
 
 // Bus shares the frames of the sensors with other processes of this machine, in shared memory that they can only read. An
@@ -246,6 +256,7 @@ const (
 	DriverSynth  = "synth"  // generated fingerprints of nobody
 	DriverUART   = "uart"   // a fingerprint module of the ZFM and R30x family at a serial port
 	DriverV4L2   = "v4l2"   // cameras
+	DriverFprint = "fprint" // the reader of fprintd: a second factor, without pictures
 )
 
 // CameraFormats are the values of Sensor.Format: the formats of package sensors in their order, by the kernel's names.
@@ -281,7 +292,7 @@ func Default() Config {
 			EnrollQuality: 0.25, ProbeQuality: 0.05, Liveness: LivenessOff, EnrollSamples: 3, ConfirmFrames: 2, UnknownFrames: 5,
 			EventHold: Duration(2 * time.Second), MaxFailures: 5, FailureWindow: Duration(time.Minute),
 			Lockout: Duration(5 * time.Minute), AuditUnknown: true, FrameDeadline: Duration(2 * time.Second),
-			EnrollTimeout: Duration(30 * time.Second), APIQueue: 16, APIDeadline: Duration(2 * time.Second),
+			EnrollTimeout: Duration(30 * time.Second), APIQueue: 16, APIDeadline: Duration(2 * time.Second), SecondTimeout: Duration(15 * time.Second),
 			Finger: FingerPolicy{EnrollQuality: 0.3, ProbeQuality: 0.05},
 		},
 		API:   API{Others: ScopeOperator, RatePerSecond: 500, Burst: 1000},

@@ -39,6 +39,7 @@ func TestEveryKey(t *testing.T) {
 			EnrollSamples: 5, ConfirmFrames: 3, UnknownFrames: 8, EventHold: Duration(1500 * time.Millisecond), MaxFailures: 0,
 			FailureWindow: Duration(150 * time.Second), Lockout: Duration(time.Hour), AuditUnknown: false,
 			FrameDeadline: Duration(300 * time.Millisecond), EnrollTimeout: Duration(10 * time.Second), APIQueue: 4, APIDeadline: Duration(1250 * time.Millisecond), KeepEnrolmentCrops: true,
+			SecondFactor: "second", SecondTimeout: Duration(20 * time.Second),
 			Finger: FingerPolicy{VerifyThreshold: 0.32, IdentifyThreshold: 0.42, DuplicateThreshold: 0.52, EnrollQuality: 0.5, ProbeQuality: 0.2},
 		},
 		API: API{
@@ -64,7 +65,11 @@ func TestEveryKey(t *testing.T) {
 			{
 				Name: "porch", Driver: "v4l2", Path: "/dev/v4l/by-path/pci-0000:00:14.0-usb-0:1:1.0-video-index0", Format: "mjpeg", Width: 1280,
 				Height: 720, Rate: 30, USB: "046d:085e", Serial: "A1B2", Card: "HD Webcam", Profile: "/etc/vigil/porch.json",
+				Infrared: "porch-ir", InfraredWithin: Duration(12 * time.Millisecond),
 			},
+			{Name: "locked", Driver: "uart", Modality: "finger", Path: "/dev/ttyUSB2", PasswordFile: "/etc/vigil/module.password"},
+			{Name: "porch-ir", Driver: "v4l2", Path: "/dev/video4", Format: "grey"},
+			{Name: "second", Driver: "fprint", Modality: "finger", Path: "/run/other-bus"},
 		},
 		Actuators: []Actuator{
 			{Name: "strike", Driver: "relay", Sensor: "gate", IntentSensor: "reader", IntentWindow: Duration(8 * time.Second), Chip: "/dev/gpiochip0", Line: 17, ActiveLow: true, Hold: Duration(4 * time.Second)},
@@ -88,7 +93,7 @@ func TestEveryKey(t *testing.T) {
 
 // usedSomewhere reports whether an entry of the list that the key is in has it.
 func usedSomewhere(keys index, key string) bool {
-	for i := range 6 {
+	for i := range 8 {
 		if keys[strings.Replace(key, "[0]", fmt.Sprintf("[%d]", i), 1)].line > 0 {
 			return true
 		}

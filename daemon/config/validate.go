@@ -78,6 +78,8 @@ func (v *validator) check(c *Config) {
 	v.api(&c.API)
 	v.bus(&c.Bus)
 	v.sensors(c.Sensors)
+	v.second(&c.Policy, c.Sensors)
+	v.pairs(c.Sensors)
 	v.actuators(c.Actuators, c.Sensors)
 }
 
@@ -118,7 +120,7 @@ func (v *validator) policy(p *Policy) {
 	v.require(p.MaxFailures >= 0 && p.MaxFailures <= 100, "policy.max_failures", "%d: 0 (never) to 100", p.MaxFailures)
 	for key, d := range map[string]Duration{
 		"event_hold": p.EventHold, "failure_window": p.FailureWindow, "lockout": p.Lockout,
-		"frame_deadline": p.FrameDeadline, "enroll_timeout": p.EnrollTimeout, "api_deadline": p.APIDeadline,
+		"frame_deadline": p.FrameDeadline, "enroll_timeout": p.EnrollTimeout, "api_deadline": p.APIDeadline, "second_timeout": p.SecondTimeout,
 	} {
 		if at, ok := v.keys["policy."+key]; ok && at.kind != unstable.String {
 			v.require(false, "policy."+key, "a number has no unit: write it as \"300ms\", \"2s\" or \"5m\"")
@@ -216,15 +218,16 @@ func (v *validator) sensors(list []Sensor) {
 		v.require(namePattern.MatchString(s.Name), key+".name", "%q: 1 to 63 of a-z, 0-9 and dash", s.Name)
 		v.require(!seen[s.Name], key+".name", "%q is used twice", s.Name)
 		seen[s.Name] = true
-		v.oneOf(key+".driver", s.Driver, DriverReplay, DriverSynth, DriverUART, DriverV4L2)
+		v.oneOf(key+".driver", s.Driver, DriverReplay, DriverSynth, DriverUART, DriverV4L2, DriverFprint)
 		v.oneOf(key+".modality", s.Modality, "", "face", "finger")
 		v.require(s.DPI == 0 || s.DPI >= 250 && s.DPI <= 2000, key+".dpi", "%v: 250 to 2000 pixels per inch, or 0", s.DPI)
-		v.require(s.Driver == DriverSynth || filepath.IsAbs(s.Path), key+".path", "%q must be an absolute path", s.Path)
+		v.require(s.Driver == DriverSynth || s.Driver == DriverFprint && s.Path == "" || filepath.IsAbs(s.Path), key+".path", "%q must be an absolute path", s.Path)
 		if s.Driver == DriverSynth {
 			v.synth(key, &s)
 		}
 		v.uart(key, &s)
 		v.camera(key, &s)
+		v.fprint(key, &s)
 		v.require(s.Rate >= 0 && s.Rate <= 1000, key+".rate", "%v: 0 to 1000 frames per second", s.Rate)
 		v.require(s.Speed >= 0 && s.Speed <= 1000, key+".speed", "%v: 0 to 1000", s.Speed)
 		v.require(s.Repeat >= 0 && s.Repeat <= 1000, key+".repeat", "%d: 0 to 1000", s.Repeat)
@@ -252,8 +255,8 @@ var usbPattern = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{4}$`)
 // camera checks the keys of cameras, which others must leave out.
 func (v *validator) camera(key string, s *Sensor) {
 	if s.Driver != DriverV4L2 {
-		v.require(s.Format+s.USB+s.Serial+s.Card+s.Profile == "", key+".driver", "%q: format, usb, serial, card and profile are keys of the driver %q",
-			s.Driver, DriverV4L2)
+		v.require(s.Format+s.USB+s.Serial+s.Card+s.Profile+s.Infrared == "" && s.InfraredWithin == 0, key+".driver",
+			"%q: format, usb, serial, card, profile and infrared are keys of the driver %q", s.Driver, DriverV4L2)
 		return
 	}
 	v.require(strings.HasPrefix(s.Path, "/dev/"), key+".path", "%q: a name in /dev/v4l/by-path, or /dev/videoN", s.Path)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -46,8 +47,85 @@ type output struct {
 	pairs pairing // of the goroutine
 	act   actuators.Actuator
 
-	mu   sync.Mutex
-	lost []Decision // that did not fit the queue, to be audited
+	mu     sync.Mutex
+	lost   []Decision // that did not fit the queue, to be audited
+	status ActuatorStatus
+	line   *osdp.Reader // act, if it is one
+}
+
+// States of an output.
+const (
+	outputReady  = "ready"
+	outputActing = "acting"
+	outputFailed = "failed" // tried again with the next grant
+)
+
+// ActuatorStatus is what people see of an output.
+type ActuatorStatus struct {
+	Name    string `json:"name"`
+	Driver  string `json:"driver"`
+	Sensor  string `json:"sensor"`                  // whose matches are grants
+	Intent  string `json:"intent_sensor,omitempty"` // where the same person must match as well
+	State   string `json:"state"`                   // ready, acting, failed
+	Reason  string `json:"reason,omitempty"`
+	Waiting int    `json:"waiting"` // matches in the queue
+	// Grants since the start, by what became of them: acted on, refused before anything moved, failed at the device.
+	Granted uint64    `json:"granted"`
+	Refused uint64    `json:"refused"`
+	Failed  uint64    `json:"failed"`
+	Last    time.Time `json:"last,omitzero"` // when it moved last
+	// Line is what came over an RS-485 line.
+	Line *LineStatus `json:"line,omitempty"`
+}
+
+// LineStatus counts what an OSDP control panel sent.
+type LineStatus struct {
+	Secure      bool   `json:"secure"`       // a secure channel is open
+	Sessions    uint64 `json:"sessions"`     // that were opened
+	Frames      uint64 `json:"frames"`       // for this address
+	Refused     uint64 `json:"refused"`      // of them
+	Repeated    uint64 `json:"repeated"`     // asked for again
+	BadChecksum uint64 `json:"bad_checksum"` // damaged on the way
+	BadMAC      uint64 `json:"bad_mac"`      // of somebody without the key
+	Foreign     uint64 `json:"foreign"`      // for other addresses
+}
+
+// show is the status.
+func (o *output) show() ActuatorStatus {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := o.status
+	if o.line != nil {
+		n := o.line.Stats()
+		s.Line = &LineStatus{n.Secure, n.Sessions, n.Frames, n.Refused, n.Repeated, n.BadChecksum, n.BadMAC, n.Foreign}
+	}
+	s.Name, s.Driver, s.Sensor, s.Intent, s.Waiting = o.cfg.Name, o.cfg.Driver, o.cfg.Sensor, o.cfg.IntentSensor, len(o.queue)
+	return s
+}
+
+// is notes the state.
+func (o *output) is(state, reason string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.status.State, o.status.Reason = state, reason
+	if state == outputActing {
+		o.status.Last = o.app.now().UTC()
+	}
+}
+
+// tally counts what became of a grant; acted on are those that are granted and did not fail.
+func (o *output) tally(outcome string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch outcome {
+	case "granted":
+		o.status.Granted++
+	case "refused":
+		o.status.Refused++
+	case "failed":
+		o.status.Granted--
+		o.status.Failed++
+	}
 }
 
 // startActuators opens the configured outputs. One that cannot be opened degrades the device, and is tried again at its
@@ -61,9 +139,17 @@ func (a *Appliance) startActuators(ctx context.Context) {
 		}
 		o.open = func() (actuators.Actuator, error) { return a.openActuator(c) }
 		o.ready() //nolint:errcheck // it is said in the log and in health
+		a.sensorMu.Lock()
 		a.outputs = append(a.outputs, o)
+		a.sensorMu.Unlock()
 		a.running.Go(func() { o.run(ctx) })
 	}
+}
+
+func (a *Appliance) allOutputs() []*output {
+	a.sensorMu.Lock()
+	defer a.sensorMu.Unlock()
+	return slices.Clone(a.outputs)
 }
 
 // actuate offers a durable decision to the outputs. It never blocks.
@@ -99,13 +185,18 @@ func (o *output) ready() error {
 		return err
 	}
 	o.act = act
+	o.mu.Lock()
+	o.line, _ = act.(*osdp.Reader)
+	o.mu.Unlock()
 	o.app.health.recover("actuator " + o.cfg.Name)
+	o.is(outputReady, "")
 	return nil
 }
 
 func (o *output) trouble(err error) {
 	o.app.log.Error("actuator does not work", "actuator", o.cfg.Name, "err", err)
 	o.app.health.degrade("actuator "+o.cfg.Name, err)
+	o.is(outputFailed, err.Error())
 }
 
 // run acts until the context ends, and leaves the actuator in its safe state.
@@ -154,8 +245,10 @@ func (o *output) record(ctx context.Context, subject string, g grant, outcome, r
 	if err != nil {
 		o.app.health.degrade("store", err)
 		o.app.log.Error("actuation is not recorded", "actuator", o.cfg.Name, "decision", g.decision, "err", err)
+		return err
 	}
-	return err
+	o.tally(outcome)
+	return nil
 }
 
 // grant acts, or says why not.
@@ -181,10 +274,12 @@ func (o *output) grant(ctx context.Context, d *Decision, g grant) {
 	if o.record(ctx, d.Subject, g, "granted", "") != nil {
 		return
 	}
+	o.is(outputActing, "")
 	err := o.act.Actuate(ctx, actuators.Grant{Decision: g.decision, Subject: d.Subject, Card: card})
 	if err == nil || ctx.Err() != nil {
 		o.app.log.Info("actuation", "actuator", o.cfg.Name, "decision", g.decision)
 		o.app.health.recover("actuator " + o.cfg.Name)
+		o.is(outputReady, "")
 		return
 	}
 	o.record(ctx, d.Subject, g, "failed", err.Error()) //nolint:errcheck // said in the log and in health

@@ -97,6 +97,25 @@ func outcomes(t *testing.T, a *core.Appliance, n int) (list []string) {
 	return list
 }
 
+// expectOutput compares what status and metrics say of the door; of the reason, a part.
+func expectOutput(t *testing.T, a *core.Appliance, want core.ActuatorStatus) {
+	t.Helper()
+	s := a.Status().Actuators
+	if len(s) != 1 || s[0].Name != "door" || s[0].Sensor != "reader" || s[0].State != want.State || s[0].Granted != want.Granted ||
+		s[0].Refused != want.Refused || s[0].Failed != want.Failed || !strings.Contains(s[0].Reason, want.Reason) || s[0].Waiting != 0 {
+		t.Errorf("the output is %+v, want %+v", s, want)
+	}
+	r := rig{t: t, app: a}
+	if v, ok := r.metric("vigil_actuator_state", "actuator=door", "state="+want.State); !ok || v != 1 {
+		t.Errorf("metrics do not tell that it is %s", want.State)
+	}
+	for outcome, n := range map[string]uint64{"granted": want.Granted, "refused": want.Refused, "failed": want.Failed} {
+		if v, ok := r.metric("vigil_actuator_grants_total", "actuator=door", "outcome="+outcome); !ok || v != float64(n) {
+			t.Errorf("metrics count %v grants that were %s, want %d", v, outcome, n)
+		}
+	}
+}
+
 func TestAMatchAtItsSensorMovesAnOutput(t *testing.T) {
 	d := &door{}
 	a, ann, touch := openDoor(t, config.Actuator{Driver: config.ActuatorRelay, Card: 7}, d)
@@ -115,6 +134,10 @@ func TestAMatchAtItsSensorMovesAnOutput(t *testing.T) {
 	grants, ahead, _ := d.seen()
 	if len(grants) != 1 || grants[0] != (actuators.Grant{Decision: dec.ID, Subject: ann, Card: 7}) || !ahead {
 		t.Errorf("%+v, audited ahead: %v", grants, ahead)
+	}
+	expectOutput(t, a, core.ActuatorStatus{State: "ready", Granted: 1})
+	if s := a.Status().Actuators[0]; s.Last.IsZero() {
+		t.Error("the status does not say when it moved")
 	}
 	e := a.Actuations(t)[0]
 	if e.Subject != ann || e.Detail["decision"] != dec.ID || e.Detail["actuator"] != "door" || e.Detail["intent"] != nil {
@@ -155,6 +178,7 @@ func TestAnOutputThatFails(t *testing.T) {
 	if s := a.Status(); s.State != "degraded" || !strings.Contains(strings.Join(s.Degraded, " "), "the relay is stuck") {
 		t.Errorf("%s %v", s.State, s.Degraded)
 	}
+	expectOutput(t, a, core.ActuatorStatus{State: "failed", Reason: "the relay is stuck", Failed: 1})
 	d.mu.Lock()
 	d.fails = nil
 	d.mu.Unlock()
@@ -164,6 +188,7 @@ func TestAnOutputThatFails(t *testing.T) {
 	if s := a.Status(); s.State != "ready" || closed != 1 {
 		t.Errorf("%s %v, closed %d times", s.State, s.Degraded, closed)
 	}
+	expectOutput(t, a, core.ActuatorStatus{State: "ready", Granted: 1, Failed: 1})
 }
 
 func TestAnOutputThatIsNotThere(t *testing.T) {
@@ -171,10 +196,12 @@ func TestAnOutputThatIsNotThere(t *testing.T) {
 	if s := a.Status(); s.State != "degraded" {
 		t.Errorf("%s %v", s.State, s.Degraded)
 	}
+	expectOutput(t, a, core.ActuatorStatus{State: "failed", Reason: "gpiochip-that-is-not"})
 	touch("reader", annIndex)
 	if got := outcomes(t, a, 1); got[0] != "refused" {
 		t.Errorf("%v", got)
 	}
+	expectOutput(t, a, core.ActuatorStatus{State: "failed", Reason: "gpiochip-that-is-not", Refused: 1})
 }
 
 func TestACardIsNeededAtAController(t *testing.T) {
@@ -238,6 +265,9 @@ func TestFromATouchToAControlPanel(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Error("no card came")
+	}
+	if l := a.Status().Actuators[0].Line; l == nil || !l.Secure || l.Sessions != 1 || l.Frames == 0 {
+		t.Errorf("the status of the line is %+v", l)
 	}
 	close(ended)
 	polling.Wait()

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"vigil/daemon/config"
 	"vigil/sensors"
@@ -14,13 +15,20 @@ import (
 	"vigil/sensors/v4l2"
 )
 
+// cameraKernel is where cameras are looked for; tests play one.
+var cameraKernel *v4l2.Kernel
+
 // openCamera makes the source of a camera. The camera itself is opened by the source and need not be there yet.
 func openCamera(c config.Sensor) (sensors.Source, error) {
 	o, err := cameraOptions(c)
 	if err != nil {
 		return nil, err
 	}
-	src, err := v4l2.Open(o)
+	open := v4l2.Open
+	if cameraKernel != nil {
+		open = cameraKernel.Camera
+	}
+	src, err := open(o)
 	if err != nil {
 		return nil, err // not a nil *v4l2.Source as a sensors.Source
 	}
@@ -47,17 +55,54 @@ func cameraOptions(c config.Sensor) (v4l2.Options, error) {
 	return o, nil
 }
 
-// away names the state of a source that does not deliver. A camera that is not the pinned one may be an attack: it is
-// audited, once for every time that it appears.
-func (s *sensor) away(ctx context.Context, err error) {
-	s.set(string(v4l2.StateOf(err)), err)
-	if !errors.Is(err, v4l2.ErrRefused) {
-		return
+// glances is how often somebody looks at a camera that does not deliver, or comes and goes: a device that resets before its
+// first frame tells nothing by itself.
+const glances = time.Second
+
+// next is the next frame of the source. A camera in trouble is looked at meanwhile.
+func (s *sensor) next(ctx context.Context) (*sensors.Frame, error) {
+	for {
+		src, troubled := s.source()
+		if !troubled {
+			return src.Next(ctx)
+		}
+		soon, cancel := context.WithTimeout(ctx, glances)
+		f, err := src.Next(soon)
+		cancel()
+		if err == nil || soon.Err() == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return f, err
+		}
+		s.note(ctx, "", nil)
 	}
-	detail := map[string]any{"sensor": s.cfg.Name, "reason": err.Error()}
-	if err := s.app.audit(ctx, "sensor.refused", "", detail, true); err != nil {
-		s.app.log.Error("refused camera is not audited", "sensor", s.cfg.Name, "err", err)
+}
+
+// hidden is how often the cameras were lost and found since they were last asked, without the times that were told. The
+// caller holds the lock.
+func (s *sensor) hidden() uint64 {
+	if s.camera == nil {
+		return 0
 	}
+	connects := s.camera.Stats().Connects
+	if s.pair != nil {
+		connects += s.pair.camera.Stats().Connects
+	}
+	found, told := connects-s.connects, s.told
+	s.connects, s.told = connects, 0
+	first := min(found, s.firsts)
+	s.firsts -= first
+	found -= first
+	return found - min(found, told)
+}
+
+// cameras is how many there are.
+func (o *opened) cameras() uint64 {
+	switch {
+	case o.pair != nil:
+		return 2
+	case o.camera != nil:
+		return 1
+	}
+	return 0
 }
 
 // decodedFrames is how many decoded pictures there may be: the one being looked at, and one being made.
@@ -87,6 +132,7 @@ func (d *decoded) Next(ctx context.Context) (*sensors.Frame, error) {
 		return nil, &sensors.SkippedError{Name: fmt.Sprintf("%s, frame %d", f.Sensor, f.Seq), Err: err}
 	}
 	out.Sensor, out.Label, out.Seq, out.Captured, out.FullRange = f.Sensor, f.Label, f.Seq, f.Captured, true
+	out.Arrived, out.Copies = f.Arrived, f.Copies+1
 	return out, nil
 }
 

@@ -124,6 +124,8 @@ type Appliance struct {
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
 
+	wrap func(config.Sensor, sensors.Source) sensors.Source // nil: sources as they are
+
 	outputs    []*output
 	actuatorOf func(config.Actuator) (actuators.Actuator, error) // nil: the configured drivers
 }
@@ -139,6 +141,8 @@ type Options struct {
 	LinksOf func(trt.Engines) []chain.Link
 	// Builder builds engines; nil: none can be built.
 	Builder EngineBuilder
+	// Source stands around the source of every sensor, and owns it; nil leaves them as they are. Faults by script are put there.
+	Source func(config.Sensor, sensors.Source) sensors.Source
 	// Actuator opens an output; nil takes the driver that the configuration names.
 	Actuator func(config.Actuator) (actuators.Actuator, error)
 }
@@ -152,6 +156,7 @@ func Open(ctx context.Context, cfg config.Config, o Options) (_ *Appliance, err 
 	a := &Appliance{
 		cfg: cfg, log: o.Logger.With("room", "core"), now: o.Now, started: o.Now(), runtime: o.Runtime,
 		stats: newStats(), health: newHealth(o.Now), swapped: make(chan struct{}, 1), builder: o.Builder, actuatorOf: o.Actuator,
+		wrap: o.Source,
 	}
 	if o.LinksOf != nil {
 		a.links = o.LinksOf(a.engineSource)

@@ -30,6 +30,7 @@ type Decision struct {
 	Frames    int              `json:"frames,omitempty"` // judged for this decision
 	Until     time.Time        `json:"locked_until,omitzero"`
 	Liveness  *Liveness        `json:"liveness,omitempty"` // where it was judged
+	Second    *Second          `json:"second,omitempty"`   // where it was asked for
 	Label     string           `json:"-"`                  // of the frame, where a recording knows one; never leaves the process
 	// Assessment is of a picture of the API that was looked at; only its answer has it.
 	Assessment *Assessment `json:"assessment,omitempty"`
@@ -115,6 +116,9 @@ func (d *Decision) detail() map[string]any {
 	}
 	if d.Liveness != nil {
 		m["liveness"], m["liveness_threshold"] = d.Liveness.Score, d.Liveness.Threshold
+	}
+	if d.Second != nil {
+		m["second_sensor"], m["second_result"] = d.Second.Sensor, d.Second.Result
 	}
 	if d.Sensor != "" {
 		m["sensor"], m["frames"] = d.Sensor, d.Frames

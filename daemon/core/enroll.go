@@ -329,6 +329,7 @@ func (a *Appliance) DeleteSubject(ctx context.Context, id string) error {
 		a.locksMu.Unlock()
 		a.serving.news.tell()
 		a.log.Info("deleted", "subject", id)
+		a.eraseFactors(ctx, id)
 	}
 	return err
 }

@@ -225,6 +225,9 @@ func (e executor) Execute(ctx context.Context, c fleet.Command) (answer json.Raw
 		_, err = tx.AppendAudit(store.AuditEvent{Time: e.a.now().UTC(), Type: "command", Detail: map[string]any{"id": c.ID, "command": c.Name}})
 		return errors.Join(err, tx.RecordCommand(c.ID, c.Expires.Add(ledgerSlack), entry))
 	})
+	if id, parse := c.Subject(); err == nil && !repeated && c.Name == fleet.CommandSubjectDelete && parse == nil {
+		e.a.running.Go(func() { e.a.eraseFactors(context.WithoutCancel(ctx), id) }) // a reader may be slow, the fleet waits
+	}
 	return answer, repeated, err
 }
 

@@ -98,6 +98,7 @@ type Status struct {
 	Models     []ModelStatus     `json:"models,omitempty"` // in use, one a modality
 	Subjects   int               `json:"subjects"`         // people
 	Sensors    []SensorStatus    `json:"sensors,omitempty"`
+	Actuators  []ActuatorStatus  `json:"actuators,omitempty"`
 	Latency    []Latency         `json:"latency,omitempty"`
 	Outbox     store.OutboxStats `json:"outbox"`
 	Fleet      *fleet.Status     `json:"fleet,omitempty"`
@@ -164,6 +165,9 @@ func (a *Appliance) Status() Status {
 	}
 	for _, sn := range a.allSensors() {
 		s.Sensors = append(s.Sensors, sn.status())
+	}
+	for _, o := range a.allOutputs() {
+		s.Actuators = append(s.Actuators, o.show())
 	}
 	if l := a.fleet.link.Load(); l != nil {
 		st := l.Status()

@@ -55,6 +55,19 @@ var (
 	descLate     = desc("stage_late_total", "Runs of a stage that took longer than its deadline.", "stage")
 	descFrames   = desc("sensor_frames_total", "Frames of a sensor by what became of them.", "sensor", "outcome")
 	descSensor   = desc("sensor_running", "1 while the sensor delivers frames.", "sensor", "driver", "modality")
+	descState    = desc("sensor_state", "1 for the state that a sensor is in.", "sensor", "state")
+	descFalls    = desc("sensor_falls_total", "Times that a sensor stopped delivering.", "sensor")
+	descSilent   = desc("sensor_unaudited_total", "Troubles and recoveries of a sensor that the audit log has no entry for, because there were too many.", "sensor")
+	descCopies   = desc("sensor_copies_total", "Copies of whole pictures on this machine before the models' input is made of them.", "sensor")
+	descWay      = desc("sensor_latency_seconds", "Time from the capture of a frame, by the driver's clock, to a place on its way.", "sensor", "stage")
+	descCamera   = desc("camera_events_total", "What the driver of a camera counted.", "sensor", "event")
+	descPair     = desc("pair_unmatched_total", "Frames of two paired cameras that had no partner.", "sensor", "infrared")
+	descModule   = desc("module_events_total", "What became of the serial line to a fingerprint module.", "sensor", "event")
+	descDamage   = desc("module_damaged_packets_total", "Damaged packets of a fingerprint module, by kind.", "sensor", "damage")
+	descBaud     = desc("module_baud", "Rate of the serial line; 0 while the module has not been found.", "sensor")
+	descActuator = desc("actuator_state", "1 for the state that an output is in.", "actuator", "driver", "state")
+	descGrants   = desc("actuator_grants_total", "Grants of an output by what became of them.", "actuator", "outcome")
+	descLine     = desc("osdp_events_total", "What a control panel sent over its RS-485 line.", "actuator", "event")
 	descOutbox   = desc("outbox_records", "Records that wait for the fleet.")
 	descOutboxB  = desc("outbox_bytes", "Size of the records that wait for the fleet.")
 	descDropped  = desc("outbox_dropped_total", "Records dropped since the store was made.")
@@ -94,21 +107,16 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 			put(descStage, gauge, q.ms/1e3, l.Stage, q.name)
 		}
 	}
-	for _, sn := range s.Sensors {
-		running := 0.0
-		if sn.State == "running" {
-			running = 1
+	for i := range s.Sensors {
+		s.Sensors[i].collect(put)
+	}
+	for _, sn := range c.a.allSensors() {
+		for _, h := range sn.way.histograms() {
+			ch <- prometheus.MustNewConstHistogram(descWay, h.total, h.sum, h.buckets, sn.cfg.Name, h.stage)
 		}
-		put(descSensor, gauge, running, sn.Name, sn.Driver, sn.Modality)
-		for _, f := range []struct {
-			outcome string
-			n       uint64
-		}{
-			{"processed", sn.Frames}, {"dropped", sn.Dropped}, {"skipped", sn.Skipped}, {"malformed", sn.Malformed},
-			{"stale", sn.Stale}, {"unannounced", sn.Unannounced},
-		} {
-			put(descFrames, counter, float64(f.n), sn.Name, f.outcome)
-		}
+	}
+	for i := range s.Actuators {
+		s.Actuators[i].collect(put)
 	}
 	put(descOutbox, gauge, float64(s.Outbox.Records))
 	put(descOutboxB, gauge, float64(s.Outbox.Bytes))
@@ -120,6 +128,67 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		put(descFleet, gauge, connected)
 	}
+}
+
+// putter gives one value to Prometheus.
+type putter func(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string)
+
+// each counts by the last label.
+func (put putter) each(d *prometheus.Desc, name string, counts map[string]uint64) {
+	for what, n := range counts {
+		put(d, prometheus.CounterValue, float64(n), name, what)
+	}
+}
+
+// camera gives what a driver counted.
+func (put putter) camera(name string, c *CameraStatus) {
+	if c == nil {
+		return
+	}
+	put.each(descCamera, name, map[string]uint64{
+		"frame": c.Frames, "lost": c.Lost, "let_go": c.LetGo, "damaged": c.Damaged, "restart": c.Restarts, "connect": c.Connects,
+		"unstamped": c.Unstamped,
+	})
+}
+
+// collect gives the figures of a sensor.
+func (s *SensorStatus) collect(put putter) {
+	const gauge, counter = prometheus.GaugeValue, prometheus.CounterValue
+	running := 0.0
+	if s.State == stateRunning {
+		running = 1
+	}
+	put(descSensor, gauge, running, s.Name, s.Driver, s.Modality)
+	put(descState, gauge, 1, s.Name, s.State)
+	put(descFalls, counter, float64(s.Falls), s.Name)
+	put(descSilent, counter, float64(s.Unaudited), s.Name)
+	put(descCopies, counter, float64(s.Copies), s.Name)
+	put.each(descFrames, s.Name, map[string]uint64{
+		"processed": s.Frames, "dropped": s.Dropped, "skipped": s.Skipped, "malformed": s.Malformed, "stale": s.Stale,
+		"unannounced": s.Unannounced,
+	})
+	put.camera(s.Name, s.Camera)
+	if p := s.Pair; p != nil {
+		put.camera(p.Sensor, p.Camera)
+		put(descPair, counter, float64(p.Unmatched), s.Name, p.Sensor)
+	}
+	if m := s.Module; m != nil {
+		put.each(descModule, s.Name, map[string]uint64{"touch": m.Touches, "lost": m.Lost, "command": m.Commands, "again": m.Again})
+		put.each(descDamage, s.Name, m.Damage)
+		put(descBaud, gauge, float64(m.Baud), s.Name)
+	}
+}
+
+// collect gives the figures of an output.
+func (s *ActuatorStatus) collect(put putter) {
+	put(descActuator, prometheus.GaugeValue, 1, s.Name, s.Driver, s.State)
+	if l := s.Line; l != nil {
+		put.each(descLine, s.Name, map[string]uint64{
+			"frame": l.Frames, "refused": l.Refused, "repeated": l.Repeated, "bad_checksum": l.BadChecksum, "bad_mac": l.BadMAC, "foreign": l.Foreign,
+			"session": l.Sessions,
+		})
+	}
+	put.each(descGrants, s.Name, map[string]uint64{"granted": s.Granted, "refused": s.Refused, "failed": s.Failed})
 }
 
 // degradedParts are the parts of "part: reason", each once.

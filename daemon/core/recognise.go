@@ -149,6 +149,7 @@ func (u *Unit) Verify(ctx context.Context, subject string, pic Picture) (Decisio
 	if err != nil {
 		return d, err
 	}
+	a.askSecond(ctx, &d)
 	a.count(&d)
 	return d, u.commit(ctx, &d)
 }

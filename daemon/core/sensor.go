@@ -19,15 +19,17 @@ import (
 	"vigil/sensors/replay"
 	"vigil/sensors/session"
 	"vigil/sensors/synth"
+	"vigil/sensors/uart"
+	"vigil/sensors/v4l2"
 )
 
 // sensor drives one source: frames in, decisions out.
 type sensor struct {
-	app     *Appliance
-	unit    *Unit
-	cfg     config.Sensor
-	src     sensors.Source
-	newest  *sensors.Newest // nil where no frame may be dropped
+	app  *Appliance
+	unit *Unit
+	cfg  config.Sensor
+	opened
+	factor  *factor // of a reader that gives answers and no frames; else nil
 	cancel  context.CancelFunc
 	turn    turn
 	gen     *generation // that the tracker follows with
@@ -38,16 +40,32 @@ type sensor struct {
 	resume  time.Time      // nothing is decided before; see commitPause
 	events  []decide.Event
 
-	frames, skipped, malformed, stale, unannounced atomic.Uint64
+	frames, skipped, malformed, stale, unannounced, copies atomic.Uint64
 
-	mu      sync.Mutex
-	closed  bool
-	dropped uint64 // by sources that were replaced
-	advised string // guidance of the latest frame
-	state   string // of the source: running, failed, ended, or what a camera is (v4l2.State)
-	reason  string
-	session *enrollSession // an enrolment that takes this sensor's frames
-	ended   chan struct{}  // closed when the loop is over
+	way way // latencies since capture
+
+	mu        sync.Mutex
+	closed    bool
+	dropped   uint64 // by sources that were replaced
+	advised   string // guidance of the latest frame
+	base      string // of the source: running, failed, ended, or what a camera is (v4l2.State)
+	state     string // base, or unstable
+	reason    string
+	incidents incidents
+	connects  uint64         // of the cameras, when they were last asked
+	firsts    uint64         // connects that lie ahead and are no trouble
+	told      uint64         // troubles since connects
+	session   *enrollSession // an enrolment that takes this sensor's frames
+	ended     chan struct{}  // closed when the loop is over
+}
+
+// opened is a source at work.
+type opened struct {
+	src    sensors.Source
+	newest *sensors.Newest // nil where no frame may be dropped
+	camera *v4l2.Source    // the driver, if it is one
+	pair   *paired         // around camera, if it has an infra-red camera beside it
+	module *uart.Source    // likewise
 }
 
 // SensorStatus is what people see of a sensor.
@@ -55,7 +73,7 @@ type SensorStatus struct {
 	Name      string `json:"name"`
 	Driver    string `json:"driver"`
 	Modality  string `json:"modality"`
-	State     string `json:"state"` // running, failed, ended; unplugged, busy, refused, denied, unsuited, stalled
+	State     string `json:"state"` // running, failed, ended; unplugged, busy, swapped, fake, refused, denied, unsuited, stalled; unstable
 	Reason    string `json:"reason,omitempty"`
 	Frames    uint64 `json:"frames"`    // processed
 	Dropped   uint64 `json:"dropped"`   // overwritten by a newer one before their turn
@@ -67,29 +85,49 @@ type SensorStatus struct {
 	// Guidance is what the largest face or finger of the latest frame should do, as a code ("come_closer"); empty where it is
 	// good, or nobody is there.
 	Guidance string `json:"guidance,omitempty"`
+	// Copies is how often the pixels of the processed frames were copied on this machine before the models' input was made of
+	// them: 0 for cameras that write into shared memory.
+	Copies    uint64 `json:"copies"`
+	Falls     uint64 `json:"falls"`               // times that the sensor stopped delivering
+	Unaudited uint64 `json:"unaudited,omitempty"` // of these and of the recoveries, those left out of the audit log
+	// Way is how long after its capture a frame was how far.
+	Way    []Latency     `json:"way,omitempty"`
+	Camera *CameraStatus `json:"camera,omitempty"` // of the driver v4l2
+	Pair   *PairStatus   `json:"pair,omitempty"`   // of a camera with an infra-red camera beside it
+	Module *ModuleStatus `json:"module,omitempty"` // of the driver uart
 }
 
-// openSource opens a sensor, shared with other processes where the configuration says so; the second is what drops frames,
-// nil where none may be.
-func (a *Appliance) openSource(c config.Sensor) (sensors.Source, *sensors.Newest, error) {
-	src, err := a.openDriver(c)
+// openSource opens a sensor, shared with other processes where the configuration says so.
+func (a *Appliance) openSource(c config.Sensor) (o opened, err error) {
+	driver, err := a.openDriver(c)
 	if err != nil {
-		return nil, nil, fmt.Errorf("sensor %s: %w", c.Name, err)
+		return o, fmt.Errorf("sensor %s: %w", c.Name, err)
 	}
-	if src, err = a.bus.tap(src, c.Name); err != nil {
-		return nil, nil, err
+	o.camera, _ = driver.(*v4l2.Source)
+	driver, o.pair, err = a.pairUp(c, driver)
+	if err != nil {
+		return o, fmt.Errorf("sensor %s: %w", c.Name, err)
 	}
-	if c.Driver == config.DriverSynth {
-		return src, nil, nil
+	o.module, _ = driver.(*uart.Source)
+	if a.wrap != nil {
+		driver = a.wrap(c, driver)
 	}
-	if c.Step || c.Modality == Finger { // a fingerprint reader loses no touch
-		return src, nil, nil
+	if o.src = driver; o.pair == nil { // who has a pair taps in front of it
+		if o.src, err = a.bus.tap(driver, c.Name); err != nil {
+			return o, err
+		}
 	}
-	n := sensors.NewNewest(src)
-	if c.Driver == config.DriverV4L2 {
-		return newDecoded(n), n, nil
+	if c.Driver == config.DriverSynth || c.Step || c.Modality == Finger { // a fingerprint reader loses no touch
+		if c.Driver == config.DriverV4L2 {
+			o.src = newDecoded(o.src)
+		}
+		return o, nil
 	}
-	return n, n, nil
+	o.newest = sensors.NewNewest(o.src)
+	if o.src = o.newest; c.Driver == config.DriverV4L2 {
+		o.src = newDecoded(o.newest)
+	}
+	return o, nil
 }
 
 // openDriver opens what the driver of a sensor reads from.
@@ -98,7 +136,14 @@ func (a *Appliance) openDriver(c config.Sensor) (sensors.Source, error) {
 		return synth.NewSource(synthOptions(c))
 	}
 	if c.Driver == config.DriverUART {
-		return openUART(c)
+		src, err := openUART(c)
+		if err != nil {
+			return nil, err // not a nil *uart.Source as a sensors.Source
+		}
+		return src, nil
+	}
+	if c.Driver == config.DriverFprint {
+		return nil, errors.New("fprintd gives answers and no pictures")
 	}
 	if c.Driver == config.DriverV4L2 {
 		return openCamera(c)
@@ -145,7 +190,11 @@ func (a *Appliance) Start(ctx context.Context) error {
 		a.log.Error("frames are not shared", "err", err)
 		a.health.degrade("bus", err)
 	}
+	partners := config.Partners(a.cfg.Sensors)
 	for _, c := range a.cfg.Sensors {
+		if partners[c.Name] {
+			continue // opened with the camera that it belongs to
+		}
 		if err := a.AddSensor(ctx, c); err != nil {
 			a.log.Error("sensor cannot be opened", "sensor", c.Name, "err", err)
 			a.health.degrade("sensor "+c.Name, err)
@@ -156,6 +205,10 @@ func (a *Appliance) Start(ctx context.Context) error {
 
 // AddSensor opens one more sensor and runs it until its recording ends or the appliance closes.
 func (a *Appliance) AddSensor(ctx context.Context, c config.Sensor) error {
+	if c.Driver == config.DriverFprint {
+		a.addFactor(ctx, c)
+		return nil
+	}
 	u, err := a.Unit(c.Modality)
 	if err != nil {
 		return err
@@ -164,13 +217,14 @@ func (a *Appliance) AddSensor(ctx context.Context, c config.Sensor) error {
 	if err != nil {
 		return err
 	}
-	src, newest, err := a.openSource(c)
+	o, err := a.openSource(c)
 	if err != nil {
 		return err
 	}
 	s := &sensor{
-		app: a, unit: u, cfg: c, src: src, newest: newest, state: "running", ended: make(chan struct{}),
+		app: a, unit: u, cfg: c, opened: o, base: stateRunning, state: stateRunning, incidents: newIncidents(storms), ended: make(chan struct{}),
 	}
+	s.firsts = o.cameras()
 	s.prepare(g)
 	ctx, s.cancel = context.WithCancel(sched.WithClass(ctx, sched.Sensor)) // for engines that merge runs
 	a.sensorMu.Lock()
@@ -240,7 +294,7 @@ func (s *sensor) reopen() {
 	if s.closed {
 		return
 	}
-	src, newest, err := s.app.openSource(s.cfg)
+	o, err := s.app.openSource(s.cfg)
 	if err != nil {
 		s.reason = err.Error()
 		return
@@ -251,14 +305,14 @@ func (s *sensor) reopen() {
 	if s.newest != nil {
 		s.dropped += s.newest.Dropped()
 	}
-	s.src, s.newest = src, newest
+	s.opened, s.connects, s.firsts = o, 0, o.cameras()
 }
 
-// source is the present source.
-func (s *sensor) source() sensors.Source {
+// source is the present source, and whether it is a camera in trouble.
+func (s *sensor) source() (src sensors.Source, troubled bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.src
+	return s.src, s.camera != nil && s.state != stateRunning
 }
 
 // retryDelay is how long a failed source rests before it is asked again, in seconds 1, 2, 4 ... up to 30.
@@ -271,28 +325,28 @@ func (s *sensor) run(ctx context.Context) {
 	defer close(s.ended)
 	defer s.tracker.Reset()
 	for failures := 0; ctx.Err() == nil; {
-		f, err := s.source().Next(ctx)
+		f, err := s.next(ctx)
 		var skipped *sensors.SkippedError
 		switch {
 		case err == nil:
 			failures = 0
-			s.set("running", nil)
 			s.arrived = time.Now()
+			s.note(ctx, stateRunning, nil)
 			s.frame(ctx, f)
 			f.Release()
 		case errors.As(err, &skipped):
 			s.skipped.Add(1)
 			s.app.log.Warn("sensor skipped a broken picture", "sensor", s.cfg.Name, "err", err)
 		case errors.Is(err, io.EOF):
-			s.set("ended", nil)
+			s.note(ctx, stateEnded, nil)
 			return
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, sensors.ErrUnplugged):
-			s.away(ctx, err)
+			s.note(ctx, string(v4l2.StateOf(err)), err)
 		default:
 			failures++
-			s.set("failed", err)
+			s.note(ctx, stateFailed, err)
 			select {
 			case <-time.After(retryDelay(failures)):
 				s.reopen()
@@ -302,23 +356,71 @@ func (s *sensor) run(ctx context.Context) {
 	}
 }
 
-// set changes the state; trouble degrades the device.
-func (s *sensor) set(state string, err error) {
+// note is told of every frame (running), of every trouble (err), of the end, and, with the state that it was, of time that
+// passes. What is news of it is audited. A camera that is not the pinned one may be an attack, as may be one that is claimed
+// by somebody else or taken away.
+func (s *sensor) note(ctx context.Context, state string, err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state == state {
-		return
+	list := s.follow(time.Now(), state, err)
+	s.set(state, err)
+	s.mu.Unlock()
+	for _, i := range list {
+		i.detail["sensor"] = s.cfg.Name
+		if err := s.app.audit(ctx, "sensor."+i.kind, "", i.detail, true); err != nil {
+			s.app.log.Error("trouble of a sensor is not audited", "sensor", s.cfg.Name, "kind", i.kind, "err", err)
+		}
 	}
-	s.state, s.reason, s.advised = state, "", ""
-	part := "sensor " + s.cfg.Name
+}
+
+// follow tells the incidents. The caller holds the lock.
+func (s *sensor) follow(now time.Time, state string, err error) []incident {
+	i := &s.incidents
+	if err != nil {
+		before := i.falls
+		list := i.fall(now, state, err.Error())
+		s.told += i.falls - before
+		return list
+	}
+	list := i.lost(now, s.hidden())
+	switch state {
+	case stateRunning:
+		return append(list, i.frame(now)...)
+	case stateEnded:
+		return list
+	}
+	return append(list, i.calm(now)...)
+}
+
+// set changes the state that people see; no state is that of before. Trouble degrades the device. The caller holds the lock.
+func (s *sensor) set(state string, err error) {
+	if state == "" {
+		state = s.base
+	}
 	if err != nil {
 		s.reason = err.Error()
-		s.app.health.degrade(part, err)
-		s.app.log.Error("sensor is "+state, "sensor", s.cfg.Name, "err", err)
+	}
+	s.base = state
+	shown := s.incidents.shown(time.Now(), state)
+	if s.state == shown {
 		return
 	}
-	s.app.health.recover(part)
-	s.app.log.Info("sensor is "+state, "sensor", s.cfg.Name)
+	s.state, s.advised = shown, ""
+	part := "sensor " + s.cfg.Name
+	if shown == stateRunning || shown == stateEnded {
+		s.reason = ""
+		s.app.health.recover(part)
+		s.app.log.Info("sensor is "+shown, "sensor", s.cfg.Name)
+		return
+	}
+	trouble := s.reason
+	if shown == stateUnstable {
+		trouble = fmt.Sprintf("unstable: it came and went %d times", s.incidents.falls)
+		if s.reason != "" {
+			trouble += ", the last time because " + s.reason
+		}
+	}
+	s.app.health.degrade(part, errors.New(trouble))
+	s.app.log.Error("sensor is "+shown, "sensor", s.cfg.Name, "err", trouble)
 }
 
 // frame takes one frame to its decisions. In steady state, when nothing is decided, it allocates nothing.
@@ -371,6 +473,9 @@ func (s *sensor) observe(ctx context.Context, f *sensors.Frame, events []decide.
 	return events
 }
 
+// lookedAt sees every frame behind the pipeline; nil but in tests.
+var lookedAt func(*sensors.Frame)
+
 // look is what a sensor does in its turn, on the worker's goroutine while its own waits.
 func (s *sensor) look(t *turn) error {
 	a, u, f := s.app, s.unit, t.frame
@@ -378,6 +483,11 @@ func (s *sensor) look(t *turn) error {
 		s.adopt(t.gen)
 	}
 	s.frames.Add(1)
+	s.copies.Add(uint64(f.Copies))
+	s.way.look(t, s.arrived)
+	if lookedAt != nil {
+		lookedAt(f)
+	}
 	if f.Captured.Before(s.resume) {
 		return nil
 	}
@@ -410,7 +520,11 @@ func (s *sensor) look(t *turn) error {
 		s.seen = append(s.seen, o)
 	}
 	a.stats.observe(StageFrame, time.Since(f.Captured))
+	if len(t.seen) > 0 {
+		s.way.mark(StageMatch, time.Since(f.Captured))
+	}
 	s.found = s.tracker.Observe(f.Captured, s.seen, s.found)
+	s.way.mark(StageDecided, time.Since(f.Captured))
 	return nil
 }
 
@@ -436,6 +550,8 @@ func (s *sensor) touch(t *turn, events []decide.Event) []decide.Event {
 		})
 	}
 	s.app.stats.observe(StageFrame, time.Since(f.Captured))
+	s.way.mark(StageMatch, time.Since(f.Captured))
+	s.way.mark(StageDecided, time.Since(f.Captured))
 	return events
 }
 
@@ -463,6 +579,7 @@ func (s *sensor) announce(ctx context.Context, f *sensors.Frame, e *decide.Event
 		return
 	}
 	s.app.stats.observe(StageDecision, time.Since(f.Captured))
+	s.way.mark(StageDurable, time.Since(f.Captured))
 }
 
 func (s *sensor) enrolling() *enrollSession {
@@ -478,8 +595,11 @@ func (s *sensor) status() SensorStatus {
 	st := SensorStatus{
 		Name: s.cfg.Name, Driver: s.cfg.Driver, Modality: s.unit.kind, State: s.state, Reason: s.reason, Frames: s.frames.Load(),
 		Skipped: s.skipped.Load(), Malformed: s.malformed.Load(), Stale: s.stale.Load(), Unannounced: s.unannounced.Load(),
-		Dropped: s.dropped, Guidance: s.advised,
+		Dropped: s.dropped, Guidance: s.advised, Copies: s.copies.Load(), Falls: s.incidents.falls, Unaudited: s.incidents.unaudited,
+		Way: s.way.latencies(), Camera: cameraStatus(s.camera), Module: moduleStatus(s.module),
+		Pair: s.pair.status(),
 	}
+	st.State = s.incidents.shown(time.Now(), s.base)
 	if s.newest != nil {
 		st.Dropped += s.newest.Dropped()
 	}

@@ -9,8 +9,9 @@ import (
 var uartTiming uart.Timing
 
 func openUART(c config.Sensor) (*uart.Source, error) {
-	return uart.Open(uart.Options{
-		Name: c.Name, Path: c.Path, Baud: c.Baud, Password: uint32(c.Password), Width: c.Width, Height: c.Height, Light: c.Light,
-		Timing: uartTiming,
-	})
+	o, err := uartOptions(c)
+	if err != nil {
+		return nil, err
+	}
+	return uart.Open(o)
 }

@@ -60,6 +60,9 @@ func (a *Appliance) EnrollPersonAt(ctx context.Context, who Person, sensorName s
 	if err != nil {
 		return Enrolled{}, err
 	}
+	if s.factor != nil {
+		return a.enrollFactor(ctx, who, s)
+	}
 	g, err := s.unit.ready()
 	if err != nil {
 		return Enrolled{}, err

@@ -1,7 +1,6 @@
 package core
 
 import (
-	"slices"
 	"sync"
 	"time"
 
@@ -82,10 +81,9 @@ func (s *Stats) Latencies() []Latency {
 		if r.total == 0 {
 			continue
 		}
-		took := slices.Clone(r.took[:min(r.total, window)])
-		slices.Sort(took)
-		at := func(q float64) float64 { return took[int(q*float64(len(took)-1)+0.5)].Seconds() * 1e3 }
-		list = append(list, Latency{Stage: name, Count: r.total, Late: r.late, P50: at(0.5), P95: at(0.95), P99: at(0.99), Max: at(1)})
+		l := summary(name, r.took[:min(r.total, window)], r.total)
+		l.Late = r.late
+		list = append(list, l)
 	}
 	return list
 }

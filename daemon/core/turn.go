@@ -28,6 +28,8 @@ type turn struct {
 	seen    []presentation // the largest first
 	elder   []presentation // of the same frame, by the bundle before
 	matches []store.Match
+	began   time.Time // on the worker
+	timings []infer.Timing
 }
 
 // engines runs the turns of a unit.
@@ -42,14 +44,14 @@ func (e engines) Run(worker int, batch []*turn) error {
 		return u.why()
 	}
 	defer t.leave()
-	t.unit, t.gen, t.matches = u, g, u.matches[worker]
+	t.unit, t.gen, t.matches, t.began = u, g, u.matches[worker], time.Now()
 	seen, timings, err := u.see(t, g.recs[worker])
 	defer g.recs[worker].wipe()
 	if err != nil {
 		return err
 	}
 	u.note(timings)
-	t.seen = seen
+	t.seen, t.timings = seen, timings
 	if g.elder != nil {
 		defer g.elder.recs[worker].wipe()
 		if t.elder, _, err = u.see(t, g.elder.recs[worker]); err != nil {
@@ -62,7 +64,7 @@ func (e engines) Run(worker int, batch []*turn) error {
 
 // leave gives back what belongs to the worker.
 func (t *turn) leave() {
-	t.seen, t.elder, t.matches, t.gen = nil, nil, nil, nil
+	t.seen, t.elder, t.matches, t.gen, t.timings = nil, nil, nil, nil, nil
 }
 
 // see runs a pipeline; a failure that is not the frame's degrades the device.

@@ -126,6 +126,22 @@ func TestAModuleAtASerialLine(t *testing.T) {
 			if len(w.C) != 0 || s.Skipped != 2 || s.Stale != 0 || s.Malformed != 0 || s.State != "running" || state.FaultsLeft != 0 {
 				t.Errorf("%d decisions too many, %+v, %d faults left", len(w.C), s, state.FaultsLeft)
 			}
+			if mod := s.Module; mod == nil || mod.Baud != baud || mod.Touches == 0 || mod.Lost != 2 || mod.Again == 0 || len(mod.Damage) < 3 {
+				t.Errorf("the status of the line is %+v", s.Module)
+			} else {
+				r := rig{t: t, app: a}
+				if v, ok := r.metric("vigil_module_events_total", "sensor=reader", "event=touch"); !ok || v < float64(mod.Touches) {
+					t.Errorf("metrics count %v touches of %d", v, mod.Touches)
+				}
+				if v, ok := r.metric("vigil_module_baud", "sensor=reader"); !ok || v != float64(baud) {
+					t.Errorf("metrics say %v baud", v)
+				}
+				for kind := range mod.Damage {
+					if v, ok := r.metric("vigil_module_damaged_packets_total", "sensor=reader", "damage="+kind); !ok || v == 0 {
+						t.Errorf("metrics have no packets damaged by %s", kind)
+					}
+				}
+			}
 			t.Logf("%d baud: %d touches, %d pictures sent, %.1f s on the line in %.1f s (%gx)", baud, state.Taken, state.Commands[0x0A],
 				state.LineTime.Seconds(), time.Since(begun).Seconds(), speed)
 		})

@@ -20,6 +20,7 @@ import (
 	"vigil/secure"
 	"vigil/secure/securetest"
 	"vigil/secure/tpm"
+	"vigil/sensors"
 	"vigil/store"
 )
 
@@ -31,6 +32,8 @@ type Device struct {
 
 	// Runtime makes the runtime of the next Open; nil opens ONNX Runtime.
 	Runtime func() infer.Runtime
+	// Source stands around the sources of sensors; nil: nothing does.
+	Source func(config.Sensor, sensors.Source) sensors.Source
 
 	TPMDir  string
 	stopTPM func() error
@@ -127,7 +130,7 @@ func NewWithModel(t testing.TB) *Device {
 // Open opens the device; the caller closes it.
 func (d *Device) Open(t testing.TB) *core.Appliance {
 	t.Helper()
-	o := core.Options{Logger: Logger(t)}
+	o := core.Options{Logger: Logger(t), Source: d.Source}
 	if d.Runtime != nil {
 		o.Runtime = d.Runtime()
 	}

@@ -35,6 +35,8 @@ const (
 	// PresentationAttack (ISO/IEC 30107-3): not compared, because what was shown is judged to be no living person but a
 	// picture, a screen, a mask.
 	PresentationAttack Outcome = "presentation_attack"
+	// NoSecondFactor: the comparison matches, but the second factor that the policy wants was not given. Nobody failed.
+	NoSecondFactor Outcome = "no_second_factor"
 )
 
 // Policy is what the operator configured, thresholds completed from the bundle.

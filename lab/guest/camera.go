@@ -355,7 +355,7 @@ func impostors(*order) (string, error) {
 		}
 		_, err = next(s, 10*time.Second)
 		_ = s.Close()
-		if v4l2.StateOf(err) != v4l2.StateRefused || !errors.Is(err, v4l2.ErrRefused) {
+		if s := v4l2.StateOf(err); s != v4l2.StateFake && s != v4l2.StateSwapped || !errors.Is(err, v4l2.ErrRefused) {
 			return "", fmt.Errorf("pin %+v: state %s: %v", p, v4l2.StateOf(err), err)
 		}
 	}

@@ -129,7 +129,7 @@ func swapped(*order) (string, error) {
 		}
 	}
 	out := g.unplug()
-	if v4l2.StateOf(err) != v4l2.StateRefused || out != nil {
+	if v4l2.StateOf(err) != v4l2.StateSwapped || out != nil {
 		return "", fmt.Errorf("state %s: %w; %v", v4l2.StateOf(err), err, out)
 	}
 	told := err

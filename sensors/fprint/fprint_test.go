@@ -1,159 +1,41 @@
 package fprint_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"net"
-	"os"
-	"os/exec"
 	"os/user"
-	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/godbus/dbus/v5"
 
 	"vigil/sensors/fprint"
+	"vigil/sensors/fprint/fprinttest"
 )
 
-// policeman is a played polkit that allows everything, or nothing: fprintd asks it at every call. It is the only part here
-// that is not the real one.
-type policeman struct{ deny atomic.Bool }
-
-type polkitSubject struct {
-	Kind    string
-	Details map[string]dbus.Variant
-}
-
-type polkitResult struct {
-	Authorized, Challenge bool
-	Details               map[string]string
-}
-
-func (p *policeman) CheckAuthorization(polkitSubject, string, map[string]string, uint32, string) (polkitResult, *dbus.Error) {
-	return polkitResult{!p.deny.Load(), false, map[string]string{}}, nil
-}
-
-// bus is a private system bus with the real fprintd on it, whose reader is libfprint's virtual device.
+// bus is a private system bus with the real fprintd on it, whose reader is libfprint's virtual device; polkit alone is played.
 type bus struct {
-	conn   *dbus.Conn
-	polkit *policeman
-	finger string // socket of the virtual device
-	stop   func() // ends fprintd
+	*fprinttest.Bus
+	conn *dbus.Conn
 }
-
-func binary(t *testing.T, names ...string) string {
-	t.Helper()
-	for _, n := range names {
-		if p, err := exec.LookPath(n); err == nil {
-			return p
-		}
-	}
-	t.Skipf("%s is not installed: apt-get install fprintd dbus", filepath.Base(names[0]))
-	return ""
-}
-
-// launch starts a program that ends with the test.
-func launch(t *testing.T, env []string, name string, args ...string) (stop func()) {
-	t.Helper()
-	cmd := exec.Command(name, args...)
-	var out bytes.Buffer
-	cmd.Env, cmd.Stdout, cmd.Stderr = append(os.Environ(), env...), &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Skipf("cannot start %s: %v", name, err)
-	}
-	ended := false
-	stop = func() {
-		if !ended {
-			ended = true
-			cmd.Process.Kill() //nolint:errcheck // it may have ended
-			cmd.Wait()         //nolint:errcheck // killed
-		}
-	}
-	t.Cleanup(func() {
-		stop()
-		if t.Failed() {
-			t.Logf("%s: %s", filepath.Base(name), out.String())
-		}
-	})
-	return stop
-}
-
-const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN" "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig><type>system</type><listen>unix:path=%s</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow user="*"/><allow own="*"/><allow send_destination="*" eavesdrop="true"/><allow receive_sender="*"/></policy></busconfig>`
 
 func start(t *testing.T) *bus {
 	t.Helper()
-	daemon := binary(t, "dbus-daemon")
-	fprintd := binary(t, "/usr/libexec/fprintd", "/usr/lib/fprintd/fprintd")
-	dir, err := os.MkdirTemp("", "fprint") // a short path: sockets lie in it
+	b, err := fprinttest.Start()
+	if errors.Is(err, fprinttest.ErrMissing) {
+		t.Skip(err)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	socket, conf := filepath.Join(dir, "bus"), filepath.Join(dir, "bus.conf")
-	if err := os.WriteFile(conf, fmt.Appendf(nil, busConfig, socket), 0o600); err != nil {
+	t.Cleanup(b.Close)
+	conn, err := b.Dial()
+	if err != nil {
 		t.Fatal(err)
 	}
-	launch(t, nil, daemon, "--config-file="+conf, "--nofork", "--nopidfile")
-	address := "unix:path=" + socket
-	b := &bus{polkit: &policeman{}, finger: filepath.Join(dir, "finger")}
-	b.conn = dial(t, address)
-	serve := dial(t, address)
-	if err := serve.Export(b.polkit, "/org/freedesktop/PolicyKit1/Authority", "org.freedesktop.PolicyKit1.Authority"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := serve.RequestName("org.freedesktop.PolicyKit1", 0); err != nil {
-		t.Fatal(err)
-	}
-	b.stop = launch(t, []string{
-		"DBUS_SYSTEM_BUS_ADDRESS=" + address, "FP_VIRTUAL_DEVICE=" + b.finger, "STATE_DIRECTORY=" + dir, "FP_DRIVERS_ALLOWLIST=virtual_device",
-	}, fprintd, "--no-timeout")
-	for limit := time.Now().Add(15 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		list, err := fprint.Devices(t.Context(), b.conn)
-		if len(list) > 0 {
-			return b
-		}
-		if time.Now().After(limit) {
-			t.Skipf("fprintd shows no virtual device here: %v", err)
-		}
-	}
-}
-
-func dial(t *testing.T, address string) *dbus.Conn {
-	t.Helper()
-	for limit := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		conn, err := dbus.Connect(address)
-		if err == nil {
-			t.Cleanup(func() { conn.Close() })
-			return conn
-		}
-		if time.Now().After(limit) {
-			t.Skipf("no private bus here: %v", err)
-		}
-	}
-}
-
-// say gives the virtual device a command of its socket, such as SCAN and a finger's name; each waits for the operation.
-func (b *bus) say(t *testing.T, command string) {
-	t.Helper()
-	var err error
-	for range 200 {
-		var c net.Conn
-		if c, err = net.Dial("unix", b.finger); err == nil {
-			_, err = c.Write([]byte(command))
-			if err = errors.Join(err, c.Close()); err == nil {
-				return
-			}
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Error(err)
+	t.Cleanup(func() { conn.Close() })
+	return &bus{b, conn}
 }
 
 func bounded(t *testing.T) context.Context {
@@ -186,7 +68,9 @@ func (b *bus) scanning(t *testing.T, scans ...string) {
 	go func() {
 		for _, s := range scans {
 			time.Sleep(150 * time.Millisecond)
-			b.say(t, s)
+			if err := b.Say(s); err != nil {
+				t.Error(err)
+			}
 		}
 	}()
 }
@@ -247,19 +131,59 @@ func TestEnrolAndVerify(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	b := start(t)
 	d, who, ctx := device(t, b), me(t), bounded(t)
-	b.polkit.deny.Store(true)
+	b.Deny(true)
 	if _, err := d.Verify(ctx, who, fprint.AnyFinger, nil); !errors.Is(err, fprint.ErrDenied) {
 		t.Errorf("polkit says no: %v", err)
 	}
-	b.polkit.deny.Store(false)
+	b.Deny(false)
 	done := make(chan error, 1)
 	go func() { done <- d.Enroll(ctx, who, finger, nil) }()
 	time.Sleep(300 * time.Millisecond)
 	if err := d.Enroll(ctx, who, finger, nil); !errors.Is(err, fprint.ErrInUse) {
 		t.Errorf("a second operation: %v", err)
 	}
-	b.stop()
+	b.StopDaemon()
 	if err := <-done; !errors.Is(err, fprint.ErrGone) {
 		t.Errorf("fprintd ended: %v", err)
+	}
+}
+
+// TestAReaderComesBack: fprintd ends and starts again, and prints of somebody who is no user of this machine are kept.
+func TestAReaderComesBack(t *testing.T) {
+	b, ctx := start(t), bounded(t)
+	r := fprint.Open(b.Socket)
+	const who = "vigil-0123456789abcdef0123456789abcdef"
+	if name, err := r.Name(ctx); err != nil || !strings.Contains(name, "irtual") {
+		t.Fatalf("the reader is called %q, %v", name, err)
+	}
+	b.scanning(t, "SCAN ann", "SCAN ann", "SCAN ann", "SCAN ann", "SCAN ann")
+	if err := r.Enroll(ctx, who, finger, nil); err != nil {
+		t.Fatal(err)
+	}
+	b.StopDaemon()
+	if _, err := r.Name(ctx); !errors.Is(err, fprint.ErrNoDevice) {
+		t.Errorf("without fprintd: %v", err)
+	}
+	if err := b.StartDaemon(); err != nil {
+		t.Fatal(err)
+	}
+	b.scanning(t, "SCAN ann")
+	if match, err := r.Verify(ctx, who, nil); err != nil || !match {
+		t.Errorf("behind a new start: match %v, %v", match, err)
+	}
+	if err := errors.Join(r.Delete(ctx, who), r.Delete(ctx, who)); err != nil {
+		t.Errorf("deleting twice: %v", err)
+	}
+	if _, err := r.Verify(ctx, who, nil); !errors.Is(err, fprint.ErrNotEnrolled) {
+		t.Errorf("after it was deleted: %v", err)
+	}
+	if err := errors.Join(r.Close(), r.Close()); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Name(ctx); err == nil {
+		t.Error("a closed reader answers")
+	}
+	if _, err := fprint.Open("/nowhere/bus").Name(ctx); !errors.Is(err, fprint.ErrNoDevice) {
+		t.Errorf("without a bus: %v", err)
 	}
 }

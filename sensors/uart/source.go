@@ -98,6 +98,9 @@ func Open(o Options) (*Source, error) {
 func (s *Source) Next(ctx context.Context) (*sensors.Frame, error) {
 	s.busy.Lock()
 	defer s.busy.Unlock()
+	if s.life.Err() != nil { // the context below ends a moment later, and a port that was opened meanwhile would stay so
+		return nil, os.ErrClosed
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	defer context.AfterFunc(s.life, stop)()
@@ -284,7 +287,7 @@ func (s *Source) fill(f *sensors.Frame, captured time.Time) {
 	f.Seq = s.stats.Touches
 	s.mu.Unlock()
 	f.Sensor, f.Captured, f.Format, f.FullRange, f.Width, f.Height = s.opts.Name, captured, sensors.Gray8, true, w, h
-	f.Planes[0] = sensors.Plane{Data: pixels, StrideBytes: w}
+	f.Planes[0], f.Copies = sensors.Plane{Data: pixels, StrideBytes: w}, 2 // off the line, and unpacked
 }
 
 // Unpack makes 8-bit grey of pixels of 4 bits, two a byte, the left one in the upper half. dst holds twice as many bytes.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -63,11 +64,21 @@ func start(t *testing.T, m uarttest.Options, o uart.Options) (*uarttest.Module, 
 		module.Close()
 		for limit := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > goroutines || descriptors(t) > files; time.Sleep(time.Millisecond) {
 			if time.Now().After(limit) {
-				t.Fatalf("%d goroutines and %d descriptors, before %d and %d", runtime.NumGoroutine(), descriptors(t), goroutines, files)
+				t.Fatalf("%d goroutines and %d descriptors, before %d and %d: %v", runtime.NumGoroutine(), descriptors(t), goroutines, files, open())
 			}
 		}
 	})
 	return module, source
+}
+
+// open is what the descriptors lead to.
+func open() (list []string) {
+	links, err := filepath.Glob("/proc/self/fd/*")
+	for _, l := range links {
+		to, _ := os.Readlink(l) // one that has just gone
+		list = append(list, to)
+	}
+	return append(list, fmt.Sprint(err))
 }
 
 func descriptors(t *testing.T) int {

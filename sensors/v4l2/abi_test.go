@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"unsafe"
+
+	"vigil/sensors/v4l2/internal/uapi"
 )
 
 // TestLayoutsAreThoseOfTheHeader compiles every size, offset and number beside linux/videodev2.h.
@@ -86,24 +88,24 @@ var offsets = map[string]uintptr{
 }
 
 var numbers = map[string]uintptr{
-	"VIDIOC_QUERYCAP": vidiocQueryCap, "VIDIOC_ENUM_FMT": vidiocEnumFmt, "VIDIOC_S_FMT": vidiocSFmt,
-	"VIDIOC_REQBUFS": vidiocReqBufs, "VIDIOC_QUERYBUF": vidiocQueryBuf, "VIDIOC_QBUF": vidiocQBuf, "VIDIOC_EXPBUF": vidiocExpBuf,
-	"VIDIOC_DQBUF": vidiocDQBuf, "VIDIOC_STREAMON": vidiocStreamOn, "VIDIOC_STREAMOFF": vidiocStreamOff,
-	"VIDIOC_G_PARM": vidiocGParm, "VIDIOC_S_PARM": vidiocSParm, "VIDIOC_G_CTRL": vidiocGCtrl, "VIDIOC_S_CTRL": vidiocSCtrl,
-	"VIDIOC_QUERYCTRL": vidiocQueryCtrl, "VIDIOC_ENUM_FRAMESIZES": vidiocEnumFrameSizes,
-	"VIDIOC_ENUM_FRAMEINTERVALS": vidiocEnumIntervals, "VIDIOC_DQEVENT": vidiocDQEvent, "VIDIOC_SUBSCRIBE_EVENT": vidiocSubscribeEvent,
-	"V4L2_BUF_TYPE_VIDEO_CAPTURE": bufCapture, "V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE": bufCaptureMplane, "V4L2_MEMORY_MMAP": memoryMmap,
-	"V4L2_CAP_VIDEO_CAPTURE": capCapture, "V4L2_CAP_VIDEO_CAPTURE_MPLANE": capCaptureMplane, "V4L2_CAP_STREAMING": capStreaming,
-	"V4L2_CAP_DEVICE_CAPS": capDeviceCaps, "V4L2_CAP_TIMEPERFRAME": capTimePerFrame, "V4L2_BUF_FLAG_ERROR": bufFlagError,
-	"V4L2_BUF_FLAG_TIMESTAMP_MASK": bufFlagTimestampMask, "V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC": bufFlagTimestampMono,
-	"V4L2_FIELD_NONE": fieldNone, "V4L2_FIELD_ANY": fieldAny, "V4L2_QUANTIZATION_FULL_RANGE": quantFull,
-	"V4L2_QUANTIZATION_LIM_RANGE": quantLimited, "V4L2_COLORSPACE_JPEG": spaceJPEG, "V4L2_FRMSIZE_TYPE_DISCRETE": frmDiscrete,
-	"V4L2_FRMIVAL_TYPE_DISCRETE": frmDiscrete, "V4L2_EVENT_SOURCE_CHANGE": eventSourceChange,
-	"V4L2_CTRL_FLAG_DISABLED": ctrlFlagDisabled, "V4L2_CTRL_FLAG_READ_ONLY": ctrlFlagReadOnly,
-	"V4L2_CTRL_FLAG_INACTIVE": ctrlFlagInactive, "V4L2_CTRL_FLAG_NEXT_CTRL": ctrlFlagNext, "VIDEO_MAX_PLANES": maxPlanes,
-	"V4L2_PIX_FMT_YUYV": uintptr(fourcc("YUYV")), "V4L2_PIX_FMT_NV12": uintptr(fourcc("NV12")), "V4L2_PIX_FMT_NV12M": uintptr(fourcc("NM12")),
-	"V4L2_PIX_FMT_GREY": uintptr(fourcc("GREY")), "V4L2_PIX_FMT_MJPEG": uintptr(fourcc("MJPG")), "V4L2_PIX_FMT_JPEG": uintptr(fourcc("JPEG")),
-	"V4L2_PIX_FMT_RGB24":     uintptr(fourcc("RGB3")),
+	"VIDIOC_QUERYCAP": uapi.VidiocQueryCap, "VIDIOC_ENUM_FMT": uapi.VidiocEnumFmt, "VIDIOC_S_FMT": uapi.VidiocSFmt,
+	"VIDIOC_REQBUFS": uapi.VidiocReqBufs, "VIDIOC_QUERYBUF": uapi.VidiocQueryBuf, "VIDIOC_QBUF": uapi.VidiocQBuf, "VIDIOC_EXPBUF": uapi.VidiocExpBuf,
+	"VIDIOC_DQBUF": uapi.VidiocDQBuf, "VIDIOC_STREAMON": uapi.VidiocStreamOn, "VIDIOC_STREAMOFF": uapi.VidiocStreamOff,
+	"VIDIOC_G_PARM": uapi.VidiocGParm, "VIDIOC_S_PARM": uapi.VidiocSParm, "VIDIOC_G_CTRL": uapi.VidiocGCtrl, "VIDIOC_S_CTRL": uapi.VidiocSCtrl,
+	"VIDIOC_QUERYCTRL": uapi.VidiocQueryCtrl, "VIDIOC_ENUM_FRAMESIZES": uapi.VidiocEnumFrameSizes,
+	"VIDIOC_ENUM_FRAMEINTERVALS": uapi.VidiocEnumIntervals, "VIDIOC_DQEVENT": uapi.VidiocDQEvent, "VIDIOC_SUBSCRIBE_EVENT": uapi.VidiocSubscribeEvent,
+	"V4L2_BUF_TYPE_VIDEO_CAPTURE": uapi.BufCapture, "V4L2_BUF_TYPE_VIDEO_CAPTURE_MPLANE": uapi.BufCaptureMplane, "V4L2_MEMORY_MMAP": uapi.MemoryMmap,
+	"V4L2_CAP_VIDEO_CAPTURE": uapi.CapCapture, "V4L2_CAP_VIDEO_CAPTURE_MPLANE": uapi.CapCaptureMplane, "V4L2_CAP_STREAMING": uapi.CapStreaming,
+	"V4L2_CAP_DEVICE_CAPS": uapi.CapDeviceCaps, "V4L2_CAP_TIMEPERFRAME": uapi.CapTimePerFrame, "V4L2_BUF_FLAG_ERROR": uapi.BufFlagError,
+	"V4L2_BUF_FLAG_TIMESTAMP_MASK": uapi.BufFlagTimestampMask, "V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC": uapi.BufFlagTimestampMono,
+	"V4L2_FIELD_NONE": uapi.FieldNone, "V4L2_FIELD_ANY": uapi.FieldAny, "V4L2_QUANTIZATION_FULL_RANGE": uapi.QuantFull,
+	"V4L2_QUANTIZATION_LIM_RANGE": uapi.QuantLimited, "V4L2_COLORSPACE_JPEG": uapi.SpaceJPEG, "V4L2_FRMSIZE_TYPE_DISCRETE": uapi.FrmDiscrete,
+	"V4L2_FRMIVAL_TYPE_DISCRETE": uapi.FrmDiscrete, "V4L2_EVENT_SOURCE_CHANGE": uapi.EventSourceChange,
+	"V4L2_CTRL_FLAG_DISABLED": uapi.CtrlFlagDisabled, "V4L2_CTRL_FLAG_READ_ONLY": uapi.CtrlFlagReadOnly,
+	"V4L2_CTRL_FLAG_INACTIVE": uapi.CtrlFlagInactive, "V4L2_CTRL_FLAG_NEXT_CTRL": uapi.CtrlFlagNext, "VIDEO_MAX_PLANES": uapi.MaxPlanes,
+	"V4L2_PIX_FMT_YUYV": uintptr(uapi.FourCC("YUYV")), "V4L2_PIX_FMT_NV12": uintptr(uapi.FourCC("NV12")), "V4L2_PIX_FMT_NV12M": uintptr(uapi.FourCC("NM12")),
+	"V4L2_PIX_FMT_GREY": uintptr(uapi.FourCC("GREY")), "V4L2_PIX_FMT_MJPEG": uintptr(uapi.FourCC("MJPG")), "V4L2_PIX_FMT_JPEG": uintptr(uapi.FourCC("JPEG")),
+	"V4L2_PIX_FMT_RGB24":     uintptr(uapi.FourCC("RGB3")),
 	"V4L2_CID_EXPOSURE_AUTO": uintptr(controlIDs["exposure_auto"]), "V4L2_CID_EXPOSURE_ABSOLUTE": uintptr(controlIDs["exposure"]),
 	"V4L2_CID_AUTOGAIN": uintptr(controlIDs["gain_auto"]), "V4L2_CID_GAIN": uintptr(controlIDs["gain"]),
 	"V4L2_CID_FOCUS_AUTO": uintptr(controlIDs["focus_auto"]), "V4L2_CID_FOCUS_ABSOLUTE": uintptr(controlIDs["focus"]),

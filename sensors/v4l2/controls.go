@@ -11,6 +11,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"vigil/sensors/v4l2/internal/uapi"
 )
 
 // Profile is a set of controls by name, such as {"exposure_auto": 1, "exposure": 200}. The values are the driver's own
@@ -66,11 +68,11 @@ func automatic(name string) int {
 
 // apply sets all controls. One that the camera does not have, or refuses, is an error that names it; those behind it are
 // set all the same.
-func (p Profile) apply(n node) error {
+func (p Profile) apply(n Node) error {
 	var all []error
 	for _, name := range p.order() {
 		c := control{ID: controlIDs[name], Value: int32(p[name])}
-		if err := ioctl(n, vidiocSCtrl, &c); err != nil {
+		if err := ioctl(n, uapi.VidiocSCtrl, &c); err != nil {
 			if errors.Is(err, unix.ENODEV) {
 				return err
 			}
@@ -80,7 +82,7 @@ func (p Profile) apply(n node) error {
 	return errors.Join(all...)
 }
 
-func rangeOf(n node, name string) string {
+func rangeOf(n Node, name string) string {
 	info, err := queryControl(n, name)
 	if err != nil {
 		return " (the camera does not have it: leave it out)"
@@ -88,27 +90,27 @@ func rangeOf(n node, name string) string {
 	return fmt.Sprintf(" (the camera takes %d to %d)", info.Min, info.Max)
 }
 
-func queryControl(n node, name string) (ControlInfo, error) {
+func queryControl(n Node, name string) (ControlInfo, error) {
 	q := queryCtrl{ID: controlIDs[name]}
-	if err := ioctl(n, vidiocQueryCtrl, &q); err != nil {
+	if err := ioctl(n, uapi.VidiocQueryCtrl, &q); err != nil {
 		return ControlInfo{}, err
 	}
-	if q.Flags&ctrlFlagDisabled != 0 {
+	if q.Flags&uapi.CtrlFlagDisabled != 0 {
 		return ControlInfo{}, unix.EINVAL
 	}
 	info := ControlInfo{
 		Name: name, Min: int(q.Minimum), Max: int(q.Maximum), Step: int(q.Step), Default: int(q.Default),
-		ReadOnly: q.Flags&ctrlFlagReadOnly != 0,
+		ReadOnly: q.Flags&uapi.CtrlFlagReadOnly != 0,
 	}
 	c := control{ID: q.ID}
-	if err := ioctl(n, vidiocGCtrl, &c); err == nil {
+	if err := ioctl(n, uapi.VidiocGCtrl, &c); err == nil {
 		info.At = int(c.Value)
 	}
 	return info, nil
 }
 
 // controls lists those of our names that the camera has.
-func controls(n node) []ControlInfo {
+func controls(n Node) []ControlInfo {
 	var all []ControlInfo
 	for _, name := range ControlNames() {
 		if info, err := queryControl(n, name); err == nil {

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vigil/sensors"
+	"vigil/sensors/v4l2/internal/uapi"
 )
 
 // Size is one picture size that a format comes in. A camera that takes any size gives its smallest and its largest.
@@ -33,13 +34,13 @@ type Info struct {
 }
 
 // List names the video devices of this machine, those that only give metadata among them.
-func List() ([]Identity, error) { return thisHost.list() }
+func List() ([]Identity, error) { return machine.list() }
 
 // Inspect opens a device for a look: it claims nothing and changes nothing.
-func Inspect(id Identity) (Info, error) { return thisHost.inspect(id) }
+func Inspect(id Identity) (Info, error) { return machine.inspect(id) }
 
-func (h *host) inspect(id Identity) (info Info, err error) {
-	n, _, err := h.open(id.Node)
+func (h *Kernel) inspect(id Identity) (info Info, err error) {
+	n, _, err := h.Open(id.Node)
 	if err != nil {
 		return Info{}, err
 	}
@@ -48,27 +49,27 @@ func (h *host) inspect(id Identity) (info Info, err error) {
 	if err != nil {
 		return Info{}, err
 	}
-	return Info{Identity: id, Driver: driver, Mplane: kind == bufCaptureMplane, Offers: offers(n, kind), Controls: controls(n)}, nil
+	return Info{Identity: id, Driver: driver, Mplane: kind == uapi.BufCaptureMplane, Offers: offers(n, kind), Controls: controls(n)}, nil
 }
 
 // queryCap says which driver this is and which buffer type it captures with. Errors: ErrUnsuited.
-func queryCap(n node) (driver string, kind uint32, err error) {
+func queryCap(n Node) (driver string, kind uint32, err error) {
 	var c capability
-	if err := ioctl(n, vidiocQueryCap, &c); err != nil {
+	if err := ioctl(n, uapi.VidiocQueryCap, &c); err != nil {
 		return "", 0, fmt.Errorf("cannot ask what it is: %w", err)
 	}
 	caps := c.Capabilities
-	if caps&capDeviceCaps != 0 {
+	if caps&uapi.CapDeviceCaps != 0 {
 		caps = c.DeviceCaps
 	}
 	name, _, _ := bytes.Cut(c.Driver[:], []byte{0})
 	switch {
-	case caps&capStreaming == 0:
+	case caps&uapi.CapStreaming == 0:
 		return string(name), 0, fmt.Errorf("%w: driver %s has no streaming", ErrUnsuited, name)
-	case caps&capCapture != 0:
-		return string(name), bufCapture, nil
-	case caps&capCaptureMplane != 0:
-		return string(name), bufCaptureMplane, nil
+	case caps&uapi.CapCapture != 0:
+		return string(name), uapi.BufCapture, nil
+	case caps&uapi.CapCaptureMplane != 0:
+		return string(name), uapi.BufCaptureMplane, nil
 	}
 	return string(name), 0, fmt.Errorf("%w: driver %s captures no video at this node", ErrUnsuited, name)
 }
@@ -79,9 +80,9 @@ var codes = []struct {
 	format sensors.Format
 	planes int
 }{
-	{fourcc("YUYV"), sensors.YUYV, 1}, {fourcc("NV12"), sensors.NV12, 1}, {fourcc("NM12"), sensors.NV12, 2},
-	{fourcc("GREY"), sensors.Gray8, 1}, {fourcc("MJPG"), sensors.MJPEG, 1}, {fourcc("JPEG"), sensors.MJPEG, 1},
-	{fourcc("RGB3"), sensors.RGB24, 1},
+	{uapi.FourCC("YUYV"), sensors.YUYV, 1}, {uapi.FourCC("NV12"), sensors.NV12, 1}, {uapi.FourCC("NM12"), sensors.NV12, 2},
+	{uapi.FourCC("GREY"), sensors.Gray8, 1}, {uapi.FourCC("MJPG"), sensors.MJPEG, 1}, {uapi.FourCC("JPEG"), sensors.MJPEG, 1},
+	{uapi.FourCC("RGB3"), sensors.RGB24, 1},
 }
 
 func formatOf(code uint32) sensors.Format {
@@ -96,26 +97,26 @@ func formatOf(code uint32) sensors.Format {
 // maxEnum bounds what a driver may enumerate.
 const maxEnum = 256
 
-func offers(n node, kind uint32) []Offer {
+func offers(n Node, kind uint32) []Offer {
 	var all []Offer
 	for i := range uint32(maxEnum) {
 		d := fmtDesc{Index: i, Type: kind}
-		if ioctl(n, vidiocEnumFmt, &d) != nil {
+		if ioctl(n, uapi.VidiocEnumFmt, &d) != nil {
 			break
 		}
-		all = append(all, Offer{Code: fourccName(d.PixelFormat), Format: formatOf(d.PixelFormat), Sizes: frameSizes(n, d.PixelFormat)})
+		all = append(all, Offer{Code: uapi.FourCCName(d.PixelFormat), Format: formatOf(d.PixelFormat), Sizes: frameSizes(n, d.PixelFormat)})
 	}
 	return all
 }
 
-func frameSizes(n node, code uint32) []Size {
+func frameSizes(n Node, code uint32) []Size {
 	var all []Size
 	for i := range uint32(maxEnum) {
 		e := frmSizeEnum{Index: i, PixelFormat: code}
-		if ioctl(n, vidiocEnumFrameSizes, &e) != nil {
+		if ioctl(n, uapi.VidiocEnumFrameSizes, &e) != nil {
 			break
 		}
-		if e.Type != frmDiscrete { // min, max, step of width, then of height
+		if e.Type != uapi.FrmDiscrete { // min, max, step of width, then of height
 			for j := range 2 {
 				all = append(all, Size{int(e.Size[j]), int(e.Size[3+j]), rates(n, code, e.Size[j], e.Size[3+j])})
 			}
@@ -126,17 +127,17 @@ func frameSizes(n node, code uint32) []Size {
 	return all
 }
 
-func rates(n node, code, width, height uint32) []float64 {
+func rates(n Node, code, width, height uint32) []float64 {
 	var all []float64
 	for i := range uint32(maxEnum) {
 		e := frmIvalEnum{Index: i, PixelFormat: code, Width: width, Height: height}
-		if ioctl(n, vidiocEnumIntervals, &e) != nil {
+		if ioctl(n, uapi.VidiocEnumIntervals, &e) != nil {
 			break
 		}
 		if e.Interval[0] > 0 {
 			all = append(all, float64(e.Interval[1])/float64(e.Interval[0]))
 		}
-		if e.Type != frmDiscrete {
+		if e.Type != uapi.FrmDiscrete {
 			if e.Interval[2] > 0 {
 				all = append(all, float64(e.Interval[3])/float64(e.Interval[2]))
 			}
@@ -159,14 +160,14 @@ type layout struct {
 }
 
 // negotiate agrees on format, size and rate. Errors: ErrUnsuited, with what there is instead.
-func negotiate(n node, o *Options) (layout, error) {
+func negotiate(n Node, o *Options) (layout, error) {
 	_, kind, err := queryCap(n)
 	if err != nil {
 		return layout{}, err
 	}
 	var tried []string
 	for _, c := range codes {
-		if c.format != o.Format && o.Format != 0 || c.planes > 1 && kind != bufCaptureMplane {
+		if c.format != o.Format && o.Format != 0 || c.planes > 1 && kind != uapi.BufCaptureMplane {
 			continue
 		}
 		l, err := setFormat(n, kind, c.code, o)
@@ -177,12 +178,12 @@ func negotiate(n node, o *Options) (layout, error) {
 			l.interval, err = setRate(n, kind, o.Rate)
 			return l, err
 		}
-		tried = append(tried, fmt.Sprintf("%s: %v", fourccName(c.code), err))
+		tried = append(tried, fmt.Sprintf("%s: %v", uapi.FourCCName(c.code), err))
 	}
 	return layout{}, fmt.Errorf("%w: %v (tried %v; the camera offers %v)", ErrUnsuited, o.wish(), tried, offered(n, kind))
 }
 
-func offered(n node, kind uint32) []string {
+func offered(n Node, kind uint32) []string {
 	var names []string
 	for _, o := range offers(n, kind) {
 		if o.Format != 0 {
@@ -192,26 +193,26 @@ func offered(n node, kind uint32) []string {
 	return names
 }
 
-func setFormat(n node, kind, code uint32, o *Options) (layout, error) {
+func setFormat(n Node, kind, code uint32, o *Options) (layout, error) {
 	f := format{Type: kind}
 	width, height := uint32(o.Width), uint32(o.Height)
 	if width == 0 {
 		width, height = 640, 480 // the size that every camera has
 	}
-	if kind == bufCaptureMplane {
-		p := f.mplane()
-		p.Width, p.Height, p.PixelFormat, p.Field = width, height, code, fieldNone
+	if kind == uapi.BufCaptureMplane {
+		p := f.Mplane()
+		p.Width, p.Height, p.PixelFormat, p.Field = width, height, code, uapi.FieldNone
 	} else {
-		p := f.pix()
-		p.Width, p.Height, p.PixelFormat, p.Field = width, height, code, fieldNone
+		p := f.Pix()
+		p.Width, p.Height, p.PixelFormat, p.Field = width, height, code, uapi.FieldNone
 	}
-	if err := ioctl(n, vidiocSFmt, &f); err != nil {
+	if err := ioctl(n, uapi.VidiocSFmt, &f); err != nil {
 		return layout{}, fmt.Errorf("cannot set the format: %w", err)
 	}
 	l := layoutOf(kind, &f)
 	switch {
 	case l.code != code:
-		return l, fmt.Errorf("the camera gives %s instead", fourccName(l.code))
+		return l, fmt.Errorf("the camera gives %s instead", uapi.FourCCName(l.code))
 	case o.Width != 0 && (l.width != o.Width || l.height != o.Height):
 		return l, fmt.Errorf("the camera gives %dx%d instead", l.width, l.height)
 	}
@@ -221,21 +222,21 @@ func setFormat(n node, kind, code uint32, o *Options) (layout, error) {
 func layoutOf(kind uint32, f *format) layout {
 	l := layout{kind: kind, planes: 1}
 	var quant, space uint32
-	if kind == bufCaptureMplane {
-		p := f.mplane()
+	if kind == uapi.BufCaptureMplane {
+		p := f.Mplane()
 		l.code, l.width, l.height, l.planes = p.PixelFormat, int(p.Width), int(p.Height), int(p.NumPlanes)
 		quant, space = uint32(p.Quantization), p.Colorspace
 		for i := range l.stride {
 			l.stride[i] = int(p.Planes[i].BytesPerLine)
 		}
 	} else {
-		p := f.pix()
+		p := f.Pix()
 		l.code, l.width, l.height = p.PixelFormat, int(p.Width), int(p.Height)
 		l.stride[0], quant, space = int(p.BytesPerLine), p.Quantization, p.Colorspace
 	}
 	l.format = formatOf(l.code)
 	grey := l.format == sensors.Gray8 || l.format == sensors.RGB24 || l.format == sensors.MJPEG
-	l.full = quant == quantFull || quant != quantLimited && (space == spaceJPEG || grey)
+	l.full = quant == uapi.QuantFull || quant != uapi.QuantLimited && (space == uapi.SpaceJPEG || grey)
 	l.rows()
 	return l
 }
@@ -284,17 +285,17 @@ func (l *layout) need(i int) int {
 }
 
 // setRate asks for frames per second and returns the seconds per frame that the driver agreed to.
-func setRate(n node, kind uint32, rate float64) (float64, error) {
+func setRate(n Node, kind uint32, rate float64) (float64, error) {
 	p := streamParm{Type: kind}
-	if err := ioctl(n, vidiocGParm, &p); err != nil {
+	if err := ioctl(n, uapi.VidiocGParm, &p); err != nil {
 		if gone(err) {
 			return 0, err
 		}
 		return 0, nil // a driver without rates
 	}
-	if rate > 0 && p.Capability&capTimePerFrame != 0 {
+	if rate > 0 && p.Capability&uapi.CapTimePerFrame != 0 {
 		p = streamParm{Type: kind, Numerator: 1000, Denominator: uint32(rate*1000 + 0.5)}
-		if err := ioctl(n, vidiocSParm, &p); err != nil {
+		if err := ioctl(n, uapi.VidiocSParm, &p); err != nil {
 			return 0, fmt.Errorf("cannot set %v frames per second: %w", rate, err)
 		}
 	}

@@ -6,12 +6,12 @@
 // driver's own monotonic time stamp, and a gap in Seq is a gap in the driver's sequence. A damaged, short or empty buffer
 // is a *sensors.SkippedError, never a frame.
 //
-// Everything that keeps a camera from delivering is a *StateError with a named State: unplugged, busy, refused, denied,
-// unsuited, stalled, failed. All of them are sensors.ErrUnplugged: each is returned once, and the calls behind it wait and
+// Everything that keeps a camera from delivering is a *StateError with a named State: unplugged, busy, swapped, fake,
+// refused, denied, unsuited, stalled, failed. All of them are sensors.ErrUnplugged: each is returned once, and the calls behind it wait and
 // try again, sooner when the kernel tells of a device (netlink uevents), until the camera delivers. A stream that breaks
 // (EIO, no frame in time, format change) is restarted silently and counted; after three restarts without a frame it is
 // stalled. Which node is the camera is decided by its Pin: the place where it is plugged in, USB ids, serial number, name. One
-// that looks right at the wrong place, or wrong at the right place, is refused.
+// that looks right at the wrong place is a fake, one that is wrong at the right place is swapped; both are ErrRefused.
 //
 // Next blocks on poll and notices Close and its context within 100 ms. A Source owns a descriptor of the device, a netlink
 // socket, and the mappings, which outlive Close for frames that are still held. It starts no goroutine.

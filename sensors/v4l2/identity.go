@@ -40,17 +40,17 @@ type Identity struct {
 // ByPath is the folder of udev's names for places.
 const ByPath = "/dev/v4l/by-path/"
 
-// host is where devices are looked for; tests have their own.
-type host struct {
-	sys, dev string
-	open     func(path string) (n node, dev uint64, err error)
+// Kernel is where cameras are looked for and opened. That of the machine is used unless a test plays another.
+type Kernel struct {
+	Sys, Dev string                                            // "/sys" and "/dev"
+	Open     func(path string) (n Node, dev uint64, err error) // a device file, and its number
 }
 
-var thisHost = host{sys: "/sys", dev: "/dev", open: openFile}
+var machine = Kernel{Sys: "/sys", Dev: "/dev", Open: openFile}
 
 // list gives all video devices in the order of their numbers.
-func (h *host) list() ([]Identity, error) {
-	names, err := filepath.Glob(filepath.Join(h.sys, "class/video4linux/video*"))
+func (h *Kernel) list() ([]Identity, error) {
+	names, err := filepath.Glob(filepath.Join(h.Sys, "class/video4linux/video*"))
 	if err != nil {
 		return nil, err
 	}
@@ -65,12 +65,12 @@ func (h *host) list() ([]Identity, error) {
 }
 
 // identify reads a device of /sys/class/video4linux.
-func (h *host) identify(class string) (Identity, error) {
+func (h *Kernel) identify(class string) (Identity, error) {
 	real, err := filepath.EvalSymlinks(class)
 	if err != nil {
 		return Identity{}, err
 	}
-	root, err := filepath.EvalSymlinks(h.sys)
+	root, err := filepath.EvalSymlinks(h.Sys)
 	if err != nil {
 		return Identity{}, err
 	}
@@ -78,7 +78,7 @@ func (h *host) identify(class string) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	id := Identity{Node: filepath.Join(h.dev, filepath.Base(class)), devPath: strings.TrimPrefix(real, root)}
+	id := Identity{Node: filepath.Join(h.Dev, filepath.Base(class)), devPath: strings.TrimPrefix(real, root)}
 	if id.dev, err = parseDev(dev); err != nil {
 		return Identity{}, err
 	}
@@ -191,8 +191,8 @@ func sameSocket(a, b string) bool {
 	return a == b
 }
 
-// find is the camera that p means. Errors: ErrRefused, which names what is wrong, sensors.ErrUnplugged.
-func (h *host) find(p *Pin) (Identity, error) {
+// find is the camera that p means. Errors: ErrSwapped and ErrFake, which name what is wrong, sensors.ErrUnplugged.
+func (h *Kernel) find(p *Pin) (Identity, error) {
 	all, err := h.list()
 	if err != nil {
 		return Identity{}, err
@@ -207,7 +207,7 @@ func (h *host) find(p *Pin) (Identity, error) {
 		}
 	}
 	if wrong.Node != "" {
-		return wrong, fmt.Errorf("%w: %s at %s: %s", ErrRefused, wrong.Node, wrong.Place, p.mismatch(&wrong))
+		return wrong, fmt.Errorf("%w: %s at %s: %s", ErrSwapped, wrong.Node, wrong.Place, p.mismatch(&wrong))
 	}
 	where := p.Place
 	if where == "" {
@@ -215,19 +215,19 @@ func (h *host) find(p *Pin) (Identity, error) {
 	}
 	for i := range all {
 		if id := &all[i]; p.looksLike(id) && !sameSocket(id.Place, p.Place) {
-			return *id, fmt.Errorf("%w: %s calls itself %q, but is plugged in at %s and not at %s", ErrRefused, id.Node, id.Card, id.Place, where)
+			return *id, fmt.Errorf("%w: %s calls itself %q, but is plugged in at %s and not at %s", ErrFake, id.Node, id.Card, id.Place, where)
 		}
 	}
 	return Identity{}, fmt.Errorf("%w: nothing is plugged in at %s", sensors.ErrUnplugged, where)
 }
 
 // openCamera opens the camera and makes sure that the file is the device that was looked at.
-func (h *host) openCamera(p *Pin) (node, Identity, error) {
+func (h *Kernel) openCamera(p *Pin) (Node, Identity, error) {
 	id, err := h.find(p)
 	if err != nil {
 		return nil, id, err
 	}
-	n, dev, err := h.open(id.Node)
+	n, dev, err := h.Open(id.Node)
 	if err != nil {
 		return nil, id, err
 	}

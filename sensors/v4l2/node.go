@@ -7,25 +7,27 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"vigil/sensors/v4l2/internal/uapi"
 )
 
-// node is an open video device: all that is asked of the kernel. Errors are errno values.
-type node interface {
+// Node is an open video device: all that is asked of the kernel. Errors are errno values.
+type Node interface {
 	// Ioctl is ioctl(2); arg points to the structure of the request.
 	Ioctl(request uintptr, arg unsafe.Pointer) error
 	// Map is mmap(2) of a buffer's plane, shared, to be read. unmap ends it, also after Close.
 	Map(offset int64, lengthBytes int) (data []byte, unmap func() error, err error)
 	// Wait is poll(2) for a frame, an event, or trouble.
-	Wait(timeout time.Duration) (ready, error)
+	Wait(timeout time.Duration) (Ready, error)
 	// Close is close(2).
 	Close() error
 }
 
-// ready is what poll said.
-type ready struct{ frame, event, trouble bool }
+// Ready is what poll said.
+type Ready = uapi.Ready
 
 // ioctl hands v to the kernel.
-func ioctl[T any](n node, request uintptr, v *T) error { return n.Ioctl(request, unsafe.Pointer(v)) }
+func ioctl[T any](n Node, request uintptr, v *T) error { return n.Ioctl(request, unsafe.Pointer(v)) }
 
 // file is the node that the kernel gives.
 type file struct {
@@ -34,7 +36,7 @@ type file struct {
 }
 
 // openFile opens a video device for streaming and says which device number it really is.
-func openFile(path string) (node, uint64, error) {
+func openFile(path string) (Node, uint64, error) {
 	fd, err := retry(func() (int, error) {
 		return unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	})
@@ -78,15 +80,15 @@ func (f *file) Map(offset int64, lengthBytes int) ([]byte, func() error, error) 
 	return data, func() error { return unix.Munmap(data) }, err
 }
 
-func (f *file) Wait(timeout time.Duration) (ready, error) {
+func (f *file) Wait(timeout time.Duration) (Ready, error) {
 	f.polls[0] = unix.PollFd{Fd: int32(f.fd), Events: unix.POLLIN | unix.POLLPRI}
 	_, err := unix.Poll(f.polls[:], int(timeout.Milliseconds()))
 	if err != nil && !errors.Is(err, unix.EINTR) {
-		return ready{}, err
+		return Ready{}, err
 	}
 	got := f.polls[0].Revents
-	return ready{
-		frame: got&unix.POLLIN != 0, event: got&unix.POLLPRI != 0, trouble: got&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0,
+	return Ready{
+		Frame: got&unix.POLLIN != 0, Event: got&unix.POLLPRI != 0, Trouble: got&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0,
 	}, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"vigil/sensors"
@@ -14,7 +15,7 @@ import (
 type Pair struct {
 	first, second sensors.Source
 	within        time.Duration
-	unmatched     uint64
+	unmatched     atomic.Uint64
 }
 
 // NewPair pairs two sources; frames match that were captured at most within apart: half a frame's interval is sensible.
@@ -58,7 +59,7 @@ func (p *Pair) Next(ctx context.Context) (a, b *sensors.Frame, err error) {
 			release(b)
 			b = nil
 		}
-		p.unmatched++
+		p.unmatched.Add(1)
 	}
 }
 
@@ -68,8 +69,8 @@ func release(f *sensors.Frame) {
 	}
 }
 
-// Unmatched is how many frames had no partner.
-func (p *Pair) Unmatched() uint64 { return p.unmatched }
+// Unmatched is how many frames had no partner. It may be called at any time.
+func (p *Pair) Unmatched() uint64 { return p.unmatched.Load() }
 
 // Close closes both sources.
 func (p *Pair) Close() error { return errors.Join(p.first.Close(), p.second.Close()) }

@@ -71,13 +71,13 @@ type Stats struct {
 // Source is one camera. It implements sensors.Source.
 type Source struct {
 	opts   Options
-	host   *host
+	kernel *Kernel
 	events *watcher
 	closed chan struct{}
 	once   sync.Once
 
 	busy     sync.Mutex // held while Next runs
-	node     node
+	node     Node
 	id       Identity
 	stream   *stream
 	seq      uint64 // of the last frame
@@ -96,9 +96,10 @@ type Source struct {
 }
 
 // Open checks the options. The camera is opened by the first Next, and need not be there yet.
-func Open(o Options) (*Source, error) { return thisHost.openSource(o) }
+func Open(o Options) (*Source, error) { return machine.Camera(o) }
 
-func (h *host) openSource(o Options) (*Source, error) {
+// Camera is Open for the cameras of a kernel.
+func (h *Kernel) Camera(o Options) (*Source, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
@@ -108,7 +109,7 @@ func (h *host) openSource(o Options) (*Source, error) {
 	if o.Timeout == 0 {
 		o.Timeout = 2 * time.Second
 	}
-	s := &Source{opts: o, host: h, events: newWatcher(), closed: make(chan struct{})}
+	s := &Source{opts: o, kernel: h, events: newWatcher(), closed: make(chan struct{})}
 	s.state.Store(StateUnplugged)
 	return s, nil
 }
@@ -208,7 +209,7 @@ func (s *Source) rest(ctx context.Context, d time.Duration) {
 
 // start opens the device, agrees on a format, sets the controls and starts streaming.
 func (s *Source) start() (err error) {
-	n, id, err := s.host.openCamera(&s.opts.Pin)
+	n, id, err := s.kernel.openCamera(&s.opts.Pin)
 	if err != nil {
 		return err
 	}
@@ -296,7 +297,7 @@ func (s *Source) take() (*sensors.Frame, error) {
 	}
 	s.heard, s.failures = time.Now(), 0
 	s.count(number)
-	at, stamped := s.stream.captured()
+	at, arrived, stamped := s.stream.captured()
 	if !stamped {
 		s.unstamped.Add(1)
 	}
@@ -310,7 +311,7 @@ func (s *Source) take() (*sensors.Frame, error) {
 		s.state.Store(StateRunning)
 	}
 	f := &b.frame
-	f.Sensor, f.Seq, f.Captured = s.opts.Name, s.seq, at
+	f.Sensor, f.Seq, f.Captured, f.Arrived = s.opts.Name, s.seq, at, arrived
 	s.frames.Add(1)
 	return f, nil
 }
@@ -338,14 +339,14 @@ func (s *Source) wait() error {
 	switch {
 	case removed:
 		return errRemoved
-	case r.event && s.stream.changed():
+	case r.Event && s.stream.changed():
 		return errChanged
-	case r.trouble && !r.frame:
+	case r.Trouble && !r.Frame:
 		if _, _, err := s.stream.dequeue(); err != nil && !errors.Is(err, errNone) {
 			return err // the kernel says what it is
 		}
 		return fmt.Errorf("poll tells of an error: %w", errQuiet)
-	case !r.frame && time.Since(s.heard) > s.timeout():
+	case !r.Frame && time.Since(s.heard) > s.timeout():
 		return errQuiet
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vigil/sensors"
+	"vigil/sensors/v4l2/v4l2test"
 )
 
 func TestEveryFormatIsLaidOutAsTheKernelSays(t *testing.T) {
@@ -28,8 +29,8 @@ func TestEveryFormatIsLaidOutAsTheKernelSays(t *testing.T) {
 		{"GREY", true, sensors.Gray8, [2]int{3072, 0}, true}, {"MJPG", false, sensors.MJPEG, [2]int{3072, 0}, true},
 		{"RGB3", false, sensors.RGB24, [2]int{9216, 0}, true},
 	} {
-		b, k := newBench(t), newFake()
-		k.code, k.mplane = c.code, c.mplane
+		b, k := newBench(t), v4l2test.NewCamera()
+		k.Code, k.Mplane = c.code, c.mplane
 		b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
 		s := b.source(func(o *Options) { o.Format = c.want })
 		f := mustNext(t, s)
@@ -37,23 +38,23 @@ func TestEveryFormatIsLaidOutAsTheKernelSays(t *testing.T) {
 		if f.Format != c.want || got != c.bytes || f.Width != 64 || f.Height != 48 || f.FullRange != c.full || f.Sensor != "porch" || f.Seq != 1 {
 			t.Errorf("%s (mplane %v): %+v with %v bytes", c.code, c.mplane, f, got)
 		}
-		if &f.Planes[0].Data[0] != &k.mem[0][0][0] {
+		if &f.Planes[0].Data[0] != &k.Mem[0][0][0] {
 			t.Errorf("%s: the frame is a copy", c.code)
 		}
 		if age := time.Since(f.Captured); age < 5*time.Millisecond || age > time.Minute {
 			t.Errorf("%s: captured %v ago, the driver says 5 ms", c.code, age)
 		}
 		f.Release()
-		if err := s.Close(); err != nil || k.mapped != 0 {
-			t.Errorf("%s: %d planes stay mapped, %v", c.code, k.mapped, err)
+		if err := s.Close(); err != nil || k.Mapped != 0 {
+			t.Errorf("%s: %d planes stay mapped, %v", c.code, k.Mapped, err)
 		}
 	}
 }
 
 func TestBadBuffersAreNamedAndCounted(t *testing.T) {
-	b, k := newBench(t), newFake()
+	b, k := newBench(t), v4l2test.NewCamera()
 	b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
-	k.script = []fill{{}, {flags: bufFlagError}, {short: true}, {empty: true}, {skip: 3}, {}}
+	k.Script = []v4l2test.Fill{{}, {Flags: v4l2test.Damaged}, {Short: true}, {Empty: true}, {Skip: 3}, {}}
 	s := b.source(nil)
 	var seqs []uint64
 	skipped := 0
@@ -73,13 +74,13 @@ func TestBadBuffersAreNamedAndCounted(t *testing.T) {
 	if st := s.Stats(); skipped != 3 || st.Damaged != 3 || st.Lost != 3 || st.Frames != 3 || seqs[0] != 1 || seqs[1] != 8 || seqs[2] != 9 {
 		t.Errorf("%d skipped, frames %v, %+v", skipped, seqs, st)
 	}
-	if len(k.queued) != 6 {
-		t.Errorf("%d of 6 buffers are the driver's again", len(k.queued))
+	if len(k.Queued) != 6 {
+		t.Errorf("%d of 6 buffers are the driver's again", len(k.Queued))
 	}
 }
 
 func TestHeldFramesStarveNobody(t *testing.T) {
-	b, k := newBench(t), newFake()
+	b, k := newBench(t), v4l2test.NewCamera()
 	b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
 	s := b.source(nil)
 	var held []*sensors.Frame
@@ -105,51 +106,53 @@ func TestHeldFramesStarveNobody(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if k.mapped != 3 {
-		t.Errorf("%d buffers are mapped behind Close, 3 are held", k.mapped)
+	if k.Mapped != 3 {
+		t.Errorf("%d buffers are mapped behind Close, 3 are held", k.Mapped)
 	}
 	for _, i := range []int{0, 1, 3} {
 		held[i].Release()
 	}
-	if k.mapped != 0 {
-		t.Errorf("%d buffers stay mapped", k.mapped)
+	if k.Mapped != 0 {
+		t.Errorf("%d buffers stay mapped", k.Mapped)
 	}
 }
 
 func TestTroubleIsANamedState(t *testing.T) {
 	for name, c := range map[string]struct {
-		trouble func(b *bench, k *fake)
-		mend    func(b *bench, k *fake)
+		trouble func(b *bench, k *v4l2test.Camera)
+		mend    func(b *bench, k *v4l2test.Camera)
 		want    State
 		says    string
 	}{
 		"busy when buffers are asked for": {
-			func(_ *bench, k *fake) { k.errs[vidiocReqBufs] = []error{unix.EBUSY} }, nil, StateBusy, "busy"},
+			func(_ *bench, k *v4l2test.Camera) { k.Errs[v4l2test.GetBuffers] = []error{unix.EBUSY} }, nil, StateBusy, "busy"},
 		"busy when the format is set": {
-			func(_ *bench, k *fake) { k.errs[vidiocSFmt] = []error{unix.EBUSY} }, nil, StateBusy, "busy"},
+			func(_ *bench, k *v4l2test.Camera) { k.Errs[v4l2test.SetFormat] = []error{unix.EBUSY} }, nil, StateBusy, "busy"},
 		"zero buffers": {
-			func(_ *bench, k *fake) { k.buffers = 0 }, func(_ *bench, k *fake) { k.buffers = 8 }, StateUnsuited, "0 buffers"},
+			func(_ *bench, k *v4l2test.Camera) { k.Buffers = 0 }, func(_ *bench, k *v4l2test.Camera) { k.Buffers = 8 }, StateUnsuited, "0 buffers"},
 		"two buffers": {
-			func(_ *bench, k *fake) { k.buffers = 2 }, func(_ *bench, k *fake) { k.buffers = 8 }, StateUnsuited, "2 buffers"},
+			func(_ *bench, k *v4l2test.Camera) { k.Buffers = 2 }, func(_ *bench, k *v4l2test.Camera) { k.Buffers = 8 }, StateUnsuited, "2 buffers"},
 		"short planes": {
-			func(_ *bench, k *fake) { k.length = 100 }, func(_ *bench, k *fake) { k.length = 0 }, StateUnsuited, "100 bytes"},
+			func(_ *bench, k *v4l2test.Camera) { k.Length = 100 }, func(_ *bench, k *v4l2test.Camera) { k.Length = 0 }, StateUnsuited, "100 bytes"},
 		"another format": {
-			func(_ *bench, k *fake) { k.code = "BA81" }, func(_ *bench, k *fake) { k.code = "YUYV" }, StateUnsuited, "BA81 instead"},
+			func(_ *bench, k *v4l2test.Camera) { k.Code = "BA81" }, func(_ *bench, k *v4l2test.Camera) { k.Code = "YUYV" }, StateUnsuited, "BA81 instead"},
 		"no access": {
-			func(b *bench, _ *fake) { b.openErr = unix.EACCES }, func(b *bench, _ *fake) { b.openErr = nil }, StateDenied, "permission"},
+			func(b *bench, _ *v4l2test.Camera) { b.Refuse(unix.EACCES) }, func(b *bench, _ *v4l2test.Camera) { b.Refuse(nil) }, StateDenied, "permission"},
 		"it cannot be opened": {
-			func(b *bench, _ *fake) { b.openErr = unix.EMFILE }, func(b *bench, _ *fake) { b.openErr = nil }, StateFailed, "too many"},
+			func(b *bench, _ *v4l2test.Camera) { b.Refuse(unix.EMFILE) }, func(b *bench, _ *v4l2test.Camera) { b.Refuse(nil) }, StateFailed, "too many"},
 		"out of memory": {
-			func(_ *bench, k *fake) { k.errs[vidiocReqBufs] = []error{unix.ENOMEM} }, nil, StateFailed, "memory"},
+			func(_ *bench, k *v4l2test.Camera) { k.Errs[v4l2test.GetBuffers] = []error{unix.ENOMEM} }, nil, StateFailed, "memory"},
 		"EIO at every start": {
-			func(_ *bench, k *fake) { k.errs[vidiocStreamOn] = []error{unix.EIO} }, nil, StateStalled, "start the stream"},
+			func(_ *bench, k *v4l2test.Camera) { k.Errs[v4l2test.StreamOn] = []error{unix.EIO} }, nil, StateStalled, "start the stream"},
 		"EIO in every stream": {
-			func(_ *bench, k *fake) { k.errs[vidiocDQBuf] = []error{unix.EIO, unix.EIO, unix.EIO, unix.EIO} }, nil, StateStalled, "3 restarts"},
+			func(_ *bench, k *v4l2test.Camera) {
+				k.Errs[v4l2test.Dequeue] = []error{unix.EIO, unix.EIO, unix.EIO, unix.EIO}
+			}, nil, StateStalled, "3 restarts"},
 		"never a frame": {
-			func(_ *bench, k *fake) { k.quiet = true }, func(_ *bench, k *fake) { k.quiet = false }, StateStalled, "no frame in time"},
+			func(_ *bench, k *v4l2test.Camera) { k.Quiet = true }, func(_ *bench, k *v4l2test.Camera) { k.Quiet = false }, StateStalled, "no frame in time"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b, k := newBench(t), newFake()
+			b, k := newBench(t), v4l2test.NewCamera()
 			b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
 			c.trouble(b, k)
 			s := b.source(nil)
@@ -169,25 +172,25 @@ func TestTroubleIsANamedState(t *testing.T) {
 }
 
 func TestABrokenStreamIsRestarted(t *testing.T) {
-	for name, breakIt := range map[string]func(k *fake){
-		"EIO":         func(k *fake) { k.errs[vidiocDQBuf] = []error{unix.EIO} },
-		"wrong index": func(k *fake) { k.script = []fill{{index: 100}} },
-		"format change": func(k *fake) {
-			k.w, k.h, k.events, k.quiet = 32, 16, 1, true
-			time.AfterFunc(30*time.Millisecond, k.speak)
+	for name, breakIt := range map[string]func(k *v4l2test.Camera){
+		"EIO":         func(k *v4l2test.Camera) { k.Errs[v4l2test.Dequeue] = []error{unix.EIO} },
+		"wrong index": func(k *v4l2test.Camera) { k.Script = []v4l2test.Fill{{Index: 100}} },
+		"format change": func(k *v4l2test.Camera) {
+			k.W, k.H, k.Events, k.Quiet = 32, 16, 1, true
+			time.AfterFunc(30*time.Millisecond, k.Speak)
 		},
-		"cannot queue":    func(k *fake) { k.errs[vidiocQBuf] = []error{unix.EIO} },
-		"quiet for a bit": func(k *fake) { k.quiet = true; time.AfterFunc(60*time.Millisecond, k.speak) },
+		"cannot queue":    func(k *v4l2test.Camera) { k.Errs[v4l2test.Queue] = []error{unix.EIO} },
+		"quiet for a bit": func(k *v4l2test.Camera) { k.Quiet = true; time.AfterFunc(60*time.Millisecond, k.Speak) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			b, k := newBench(t), newFake()
+			b, k := newBench(t), v4l2test.NewCamera()
 			b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
 			s := b.source(nil)
 			f := mustNext(t, s)
-			k.mu.Lock()
+			k.Lock()
 			breakIt(k)
-			w := k.w
-			k.mu.Unlock()
+			w := k.W
+			k.Unlock()
 			f.Release()
 			again := mustNext(t, s)
 			if again.Width != w || again.Seq <= 1 || s.Stats().Restarts == 0 {
@@ -198,14 +201,8 @@ func TestABrokenStreamIsRestarted(t *testing.T) {
 	}
 }
 
-func (k *fake) speak() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.quiet = false
-}
-
 func TestUnpluggedIsToldOnceAndMendsItself(t *testing.T) {
-	b, k := newBench(t), newFake()
+	b, k := newBench(t), v4l2test.NewCamera()
 	b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
 	s := b.source(nil)
 	for range 20 {
@@ -216,10 +213,10 @@ func TestUnpluggedIsToldOnceAndMendsItself(t *testing.T) {
 			t.Fatalf("frame %v, %v", f2, err)
 		}
 		f.Release() // held across
-		if k.mapped != 0 {
-			t.Fatalf("%d buffers stay mapped", k.mapped)
+		if k.Mapped != 0 {
+			t.Fatalf("%d buffers stay mapped", k.Mapped)
 		}
-		k = newFake()
+		k = v4l2test.NewCamera()
 		b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
 	}
 	mustNext(t, s).Release()
@@ -236,28 +233,28 @@ func TestOnlyThePinnedCameraIsTaken(t *testing.T) {
 		want                    State
 	}{
 		"the right one":                   {"1", "046d:085e", "A1", "Webcam", good, StateRunning},
-		"another at the same place":       {"1", "1234:5678", "A1", "Webcam", good, StateRefused},
-		"its twin at the same place":      {"1", "046d:085e", "B2", "Webcam", good, StateRefused},
-		"another name at the same place":  {"1", "046d:085e", "A1", "Cam", good, StateRefused},
-		"the right one elsewhere":         {"2.3", "046d:085e", "A1", "Webcam", good, StateRefused},
-		"a clone's name elsewhere":        {"2.3", "dead:beef", "", "Webcam", good, StateRefused},
+		"another at the same place":       {"1", "1234:5678", "A1", "Webcam", good, StateSwapped},
+		"its twin at the same place":      {"1", "046d:085e", "B2", "Webcam", good, StateSwapped},
+		"another name at the same place":  {"1", "046d:085e", "A1", "Cam", good, StateSwapped},
+		"the right one elsewhere":         {"2.3", "046d:085e", "A1", "Webcam", good, StateFake},
+		"a clone's name elsewhere":        {"2.3", "dead:beef", "", "Webcam", good, StateFake},
 		"a stranger elsewhere":            {"2.3", "dead:beef", "", "Other", good, StateUnplugged},
 		"anything, pinned by place":       {"1", "dead:beef", "", "Other", Pin{Place: porch}, StateRunning},
 		"anything, at the node":           {"2.3", "dead:beef", "", "Other", Pin{Node: "/dev/video0"}, StateRunning},
-		"at the node, but not the serial": {"1", "046d:085e", "B2", "Webcam", Pin{Node: "/dev/video0", Serial: "A1"}, StateRefused},
+		"at the node, but not the serial": {"1", "046d:085e", "B2", "Webcam", Pin{Node: "/dev/video0", Serial: "A1"}, StateSwapped},
 		"nothing at the node":             {"1", "046d:085e", "A1", "Webcam", Pin{Node: "/dev/video7"}, StateUnplugged},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
-			b.plug(0, c.port, c.usb, c.serial, c.card, newFake())
+			b.plug(0, c.port, c.usb, c.serial, c.card, v4l2test.NewCamera())
 			s := b.source(func(o *Options) { o.Pin = c.pin })
 			f, err := s.Next(t.Context())
-			if StateOf(err) != c.want || (c.want == StateRefused) != errors.Is(err, ErrRefused) {
+			if StateOf(err) != c.want || (c.want == StateSwapped || c.want == StateFake) != errors.Is(err, ErrRefused) {
 				t.Errorf("state %s: %v", StateOf(err), err)
 			}
 			if f != nil {
 				f.Release()
-			} else if b.opens > 0 {
+			} else if b.Opens() > 0 {
 				t.Error("a camera that is not meant was opened")
 			}
 		})
@@ -266,16 +263,16 @@ func TestOnlyThePinnedCameraIsTaken(t *testing.T) {
 
 func TestAnotherDeviceBehindTheNodeIsRefused(t *testing.T) {
 	b := newBench(t)
-	b.plug(0, "1", "046d:085e", "A1", "Webcam", newFake())
-	b.host.open = func(string) (node, uint64, error) { return newFake(), unix.Mkdev(81, 9), nil }
+	b.plug(0, "1", "046d:085e", "A1", "Webcam", v4l2test.NewCamera())
+	b.kernel.Open = func(string) (Node, uint64, error) { return v4l2test.NewCamera(), unix.Mkdev(81, 9), nil }
 	if _, err := b.source(nil).Next(t.Context()); StateOf(err) != StateRefused {
 		t.Errorf("state %s: %v", StateOf(err), err)
 	}
 }
 
 func TestCloseWakesNext(t *testing.T) {
-	b, k := newBench(t), newFake()
-	k.quiet = true
+	b, k := newBench(t), v4l2test.NewCamera()
+	k.Quiet = true
 	b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
 	s := b.source(func(o *Options) { o.Timeout = time.Hour })
 	done := make(chan error)
@@ -290,18 +287,19 @@ func TestCloseWakesNext(t *testing.T) {
 	if err := <-done; !errors.Is(err, os.ErrClosed) {
 		t.Errorf("%v", err)
 	}
-	if _, err := s.Next(t.Context()); !errors.Is(err, os.ErrClosed) || !k.closed || k.mapped != 0 {
-		t.Errorf("%v, closed %v, %d mapped", err, k.closed, k.mapped)
+	if _, err := s.Next(t.Context()); !errors.Is(err, os.ErrClosed) || !k.Closed || k.Mapped != 0 {
+		t.Errorf("%v, closed %v, %d mapped", err, k.Closed, k.Mapped)
 	}
 }
 
 func TestControlsAreSetAtEveryStart(t *testing.T) {
-	b, k := newBench(t), newFake()
+	b, k := newBench(t), v4l2test.NewCamera()
 	b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
+	k.Refuses[controlIDs["focus"]] = true
 	s := b.source(func(o *Options) { o.Controls = Profile{"exposure": 200, "exposure_auto": 1, "focus": 5} })
 	mustNext(t, s).Release()
-	if k.control[controlIDs["exposure"]] != 200 || k.control[controlIDs["exposure_auto"]] != 1 || !strings.Contains(s.Stats().Control, "focus") {
-		t.Errorf("%v, %q", k.control, s.Stats().Control)
+	if k.Controls[controlIDs["exposure"]] != 200 || k.Controls[controlIDs["exposure_auto"]] != 1 || !strings.Contains(s.Stats().Control, "focus") {
+		t.Errorf("%v, %q", k.Controls, s.Stats().Control)
 	}
 	if got := (Profile{"exposure": 1, "exposure_auto": 1, "gain": 1, "focus_auto": 0}).order(); got[0] != "exposure_auto" || got[1] != "focus_auto" {
 		t.Errorf("automatics must come first: %v", got)
@@ -310,7 +308,7 @@ func TestControlsAreSetAtEveryStart(t *testing.T) {
 
 func TestDMABufIsOfTheFrame(t *testing.T) {
 	b := newBench(t)
-	b.plug(0, "1", "046d:085e", "A1", "Webcam", newFake())
+	b.plug(0, "1", "046d:085e", "A1", "Webcam", v4l2test.NewCamera())
 	s := b.source(nil)
 	f := mustNext(t, s)
 	defer f.Release()
@@ -323,8 +321,8 @@ func TestDMABufIsOfTheFrame(t *testing.T) {
 }
 
 func TestAForeignClockIsNotBelieved(t *testing.T) {
-	b, k := newBench(t), newFake()
-	k.mono = false
+	b, k := newBench(t), v4l2test.NewCamera()
+	k.Mono = false
 	b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
 	s := b.source(nil)
 	f := mustNext(t, s)
@@ -349,7 +347,7 @@ func TestOptionsThatCannotBe(t *testing.T) {
 
 func TestAFrameCostsNoAllocation(t *testing.T) {
 	b := newBench(t)
-	b.plug(0, "1", "046d:085e", "A1", "Webcam", newFake())
+	b.plug(0, "1", "046d:085e", "A1", "Webcam", v4l2test.NewCamera())
 	s := b.source(nil)
 	mustNext(t, s).Release()
 	if n := testing.AllocsPerRun(100, func() {

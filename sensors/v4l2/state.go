@@ -18,7 +18,9 @@ const (
 	StateRunning   State = "running"
 	StateUnplugged State = "unplugged" // no such device at the moment
 	StateBusy      State = "busy"      // another process streams from it
-	StateRefused   State = "refused"   // a camera is there, but not the one that is pinned
+	StateSwapped   State = "swapped"   // another camera is where the pinned one should be
+	StateFake      State = "fake"      // a camera elsewhere claims to be the pinned one, which is not in its place
+	StateRefused   State = "refused"   // the device file is not the device that the kernel says
 	StateDenied    State = "denied"    // the device file may not be opened
 	StateUnsuited  State = "unsuited"  // it does not offer what the configuration asks for
 	StateStalled   State = "stalled"   // restarted again and again without a frame
@@ -29,6 +31,8 @@ const (
 var (
 	ErrBusy     = errors.New("another process streams from the camera")
 	ErrRefused  = errors.New("not the camera that is pinned")
+	ErrSwapped  = fmt.Errorf("%w: it was exchanged", ErrRefused)
+	ErrFake     = fmt.Errorf("%w: it only looks like it", ErrRefused)
 	ErrUnsuited = errors.New("the camera does not offer what is asked for")
 	ErrStalled  = errors.New("the camera delivers no frames")
 )
@@ -65,6 +69,10 @@ func StateOf(err error) State {
 // classify names the state that an error of the kernel or of the search means.
 func classify(err error) State {
 	switch {
+	case errors.Is(err, ErrSwapped):
+		return StateSwapped
+	case errors.Is(err, ErrFake):
+		return StateFake
 	case errors.Is(err, ErrRefused):
 		return StateRefused
 	case errors.Is(err, ErrBusy), errors.Is(err, unix.EBUSY):

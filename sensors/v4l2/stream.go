@@ -11,16 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vigil/sensors"
+	"vigil/sensors/v4l2/internal/uapi"
 )
 
 // stream is one STREAMON with its buffers. One goroutine dequeues; frames come back from any. Its mappings live until the
 // stream is stopped and the last lent frame is back.
 type stream struct {
-	node node
+	node Node
 	layout
 	buffers []*slot
 	buf     buffer // for dequeuing
-	planes  [maxPlanes]plane
+	planes  [uapi.MaxPlanes]plane
 
 	mu   sync.Mutex
 	live bool // the descriptor is open and the buffers are the driver's
@@ -36,7 +37,7 @@ type slot struct {
 	maps    [2][]byte
 	unmap   [2]func() error
 	buf     buffer
-	planes  [maxPlanes]plane
+	planes  [uapi.MaxPlanes]plane
 	giveOut func(*sensors.Frame) // made once, so that lending allocates nothing
 }
 
@@ -49,10 +50,10 @@ const (
 )
 
 // startStream maps count buffers, queues them and starts the driver. On an error nothing is left mapped; the node stays open.
-func startStream(n node, l layout, count int) (*stream, error) {
+func startStream(n Node, l layout, count int) (*stream, error) {
 	s := &stream{node: n, layout: l, live: true}
-	req := requestBuffers{Count: uint32(count), Type: l.kind, Memory: memoryMmap}
-	if err := ioctl(n, vidiocReqBufs, &req); err != nil {
+	req := requestBuffers{Count: uint32(count), Type: l.kind, Memory: uapi.MemoryMmap}
+	if err := ioctl(n, uapi.VidiocReqBufs, &req); err != nil {
 		return nil, fmt.Errorf("cannot get buffers: %w", err)
 	}
 	err := s.start(int(req.Count))
@@ -76,10 +77,10 @@ func (s *stream) start(count int) error {
 			return fmt.Errorf("cannot queue buffer %d: %w", b.index, err)
 		}
 	}
-	sub := eventSubscription{Type: eventSourceChange}
-	_ = ioctl(s.node, vidiocSubscribeEvent, &sub) // cameras without it do not change by themselves
+	sub := eventSubscription{Type: uapi.EventSourceChange}
+	_ = ioctl(s.node, uapi.VidiocSubscribeEvent, &sub) // cameras without it do not change by themselves
 	kind := int32(s.kind)
-	if err := ioctl(s.node, vidiocStreamOn, &kind); err != nil {
+	if err := ioctl(s.node, uapi.VidiocStreamOn, &kind); err != nil {
 		return fmt.Errorf("cannot start the stream: %w", err)
 	}
 	return nil
@@ -90,13 +91,13 @@ func (s *stream) addSlot(i uint32) error {
 	b := &slot{stream: s, index: i}
 	b.giveOut = func(*sensors.Frame) { b.back() }
 	b.prepare()
-	if err := ioctl(s.node, vidiocQueryBuf, &b.buf); err != nil {
+	if err := ioctl(s.node, uapi.VidiocQueryBuf, &b.buf); err != nil {
 		return fmt.Errorf("cannot ask where it lies: %w", err)
 	}
 	s.buffers = append(s.buffers, b)
 	for p := range s.layout.planes {
 		offset, length := uint32(b.buf.Mem), b.buf.Length
-		if s.kind == bufCaptureMplane {
+		if s.kind == uapi.BufCaptureMplane {
 			offset, length = uint32(b.planes[p].Mem), b.planes[p].Length
 		}
 		if int(length) < s.need(p) {
@@ -114,16 +115,16 @@ func (s *stream) addSlot(i uint32) error {
 // prepare fills the structure that names the buffer to the kernel.
 func (b *slot) prepare() {
 	s := b.stream
-	b.buf = buffer{Index: b.index, Type: s.kind, Memory: memoryMmap}
-	if s.kind == bufCaptureMplane {
-		b.planes = [maxPlanes]plane{}
-		b.buf.Mem, b.buf.Length = uint64(uintptr(unsafe.Pointer(&b.planes))), maxPlanes
+	b.buf = buffer{Index: b.index, Type: s.kind, Memory: uapi.MemoryMmap}
+	if s.kind == uapi.BufCaptureMplane {
+		b.planes = [uapi.MaxPlanes]plane{}
+		b.buf.Mem, b.buf.Length = uint64(uintptr(unsafe.Pointer(&b.planes))), uapi.MaxPlanes
 	}
 }
 
 func (b *slot) queue() error {
 	b.prepare()
-	err := ioctl(b.stream.node, vidiocQBuf, &b.buf)
+	err := ioctl(b.stream.node, uapi.VidiocQBuf, &b.buf)
 	runtime.KeepAlive(b) // the kernel was told its address
 	return err
 }
@@ -162,15 +163,15 @@ func (s *stream) stop() error {
 	}
 	s.live = false
 	kind := int32(s.kind)
-	err := ioctl(s.node, vidiocStreamOff, &kind)
+	err := ioctl(s.node, uapi.VidiocStreamOff, &kind)
 	for _, b := range s.buffers {
 		if b.frame.Held() {
 			continue
 		}
 		b.free()
 	}
-	req := requestBuffers{Type: s.kind, Memory: memoryMmap} // none; mapped ones are orphaned and live on
-	err = errors.Join(err, ioctl(s.node, vidiocReqBufs, &req))
+	req := requestBuffers{Type: s.kind, Memory: uapi.MemoryMmap} // none; mapped ones are orphaned and live on
+	err = errors.Join(err, ioctl(s.node, uapi.VidiocReqBufs, &req))
 	if gone(err) {
 		return nil
 	}
@@ -193,11 +194,11 @@ func (s *stream) dequeue() (*slot, uint32, error) {
 	if bad != nil {
 		return nil, 0, fmt.Errorf("a buffer cannot be given back: %w", bad)
 	}
-	s.buf = buffer{Type: s.kind, Memory: memoryMmap}
-	if s.kind == bufCaptureMplane {
-		s.buf.Mem, s.buf.Length = uint64(uintptr(unsafe.Pointer(&s.planes))), maxPlanes
+	s.buf = buffer{Type: s.kind, Memory: uapi.MemoryMmap}
+	if s.kind == uapi.BufCaptureMplane {
+		s.buf.Mem, s.buf.Length = uint64(uintptr(unsafe.Pointer(&s.planes))), uapi.MaxPlanes
 	}
-	err := ioctl(s.node, vidiocDQBuf, &s.buf)
+	err := ioctl(s.node, uapi.VidiocDQBuf, &s.buf)
 	runtime.KeepAlive(s)
 	if errors.Is(err, unix.EAGAIN) {
 		return nil, 0, errNone
@@ -217,14 +218,14 @@ func (s *stream) dequeue() (*slot, uint32, error) {
 
 // fill points the frame's planes at what the driver wrote.
 func (s *stream) fill(b *slot) error {
-	if s.buf.Flags&bufFlagError != 0 {
+	if s.buf.Flags&uapi.BufFlagError != 0 {
 		return errDamage
 	}
 	f := &b.frame
 	f.Planes = [2]sensors.Plane{}
 	for p := range s.layout.planes {
 		from, to := 0, int(s.buf.BytesUsed)
-		if s.kind == bufCaptureMplane {
+		if s.kind == uapi.BufCaptureMplane {
 			from, to = int(s.planes[p].DataOffset), int(s.planes[p].BytesUsed)
 		}
 		if to > len(b.maps[p]) || to-from < s.need(p) {
@@ -263,10 +264,10 @@ func (s *stream) lend(b *slot) (bool, error) {
 func (s *stream) changed() bool {
 	for range maxEnum {
 		var e event
-		if ioctl(s.node, vidiocDQEvent, &e) != nil {
+		if ioctl(s.node, uapi.VidiocDQEvent, &e) != nil {
 			return false
 		}
-		if e.Type == eventSourceChange {
+		if e.Type == uapi.EventSourceChange {
 			return true
 		}
 	}
@@ -285,7 +286,7 @@ func (s *stream) export(f *sensors.Frame, p int) (int, error) {
 			return -1, unix.ENODEV
 		}
 		e := exportBuffer{Type: s.kind, Index: b.index, Plane: uint32(p), Flags: unix.O_CLOEXEC | unix.O_RDONLY}
-		if err := ioctl(s.node, vidiocExpBuf, &e); err != nil {
+		if err := ioctl(s.node, uapi.VidiocExpBuf, &e); err != nil {
 			return -1, err
 		}
 		return int(e.FD), nil
@@ -293,23 +294,23 @@ func (s *stream) export(f *sensors.Frame, p int) (int, error) {
 	return -1, errors.New("the frame is not of the present stream")
 }
 
-// captured is the driver's time stamp as a time with wall and monotonic clock. A driver that stamps with another clock gets
+// captured is the driver's time stamp as a time with wall and monotonic clock, and the present time. A driver that stamps with another clock gets
 // the present time, and false. A stamp may lie up to a frame ahead: some drivers give a frame out before its scheduled end.
-func (s *stream) captured() (time.Time, bool) {
-	now := time.Now()
-	if s.buf.Flags&bufFlagTimestampMask != bufFlagTimestampMono {
-		return now, false
+func (s *stream) captured() (at, now time.Time, ok bool) {
+	now = time.Now()
+	if s.buf.Flags&uapi.BufFlagTimestampMask != uapi.BufFlagTimestampMono {
+		return now, now, false
 	}
 	var ts unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) != nil {
-		return now, false
+		return now, now, false
 	}
 	age := time.Duration(ts.Nano() - s.buf.Sec*int64(time.Second) - s.buf.Usec*int64(time.Microsecond))
 	ahead := max(time.Millisecond, time.Duration(min(s.interval, 1)*float64(time.Second)))
 	if age < -ahead || age > maxAge {
-		return now, false
+		return now, now, false
 	}
-	return now.Add(-age), true
+	return now.Add(-age), now, true
 }
 
 // maxAge is how old a frame can be and still be believed.
