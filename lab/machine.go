@@ -28,7 +28,7 @@ func (m *machine) command(ctx context.Context, accel string) *exec.Cmd {
 		cpu = "host"
 	}
 	args := []string{
-		"-accel", accel, "-cpu", cpu, "-smp", "2", "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-accel", accel, "-cpu", cpu, "-smp", cpus(m), "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", m.kernel, "-initrd", m.initrd, "-serial", "file:" + m.console(), "-serial", "stdio",
 		"-append", "console=ttyS0 loglevel=5 panic=-1 " + guestEnv + " " + m.args,
 	}
@@ -135,4 +135,11 @@ func (m *machine) tail() string {
 		return ""
 	}
 	return "console:\n" + string(text[max(0, len(text)-12000):])
+}
+
+func cpus(*machine) string {
+	if c := os.Getenv("CPUS"); c != "" {
+		return c
+	}
+	return "2"
 }

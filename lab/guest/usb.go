@@ -60,8 +60,7 @@ func isSkipped(err error) bool {
 
 // streamUVC streams one format over the bus and compares every byte with what was sent.
 func streamUVC(o *order, f sensors.Format) (note string, err error) {
-	misses := 0
-	g, err := plugInSurely(f, "LAB1", &misses)
+	g, err := plugIn(f, "LAB1")
 	if err != nil {
 		return "", err
 	}
@@ -74,7 +73,7 @@ func streamUVC(o *order, f sensors.Format) (note string, err error) {
 	look := newPainter(f)
 	fr, err := first(s)
 	if err != nil {
-		return "", fmt.Errorf("%w; %v", err, g.failed.Load())
+		return "", err
 	}
 	began, number, torn, lost, frames, last := time.Now(), fr.Seq, 0, 0, 0, uint32(0)
 	for {
@@ -105,15 +104,14 @@ func streamUVC(o *order, f sensors.Format) (note string, err error) {
 	note = fmt.Sprintf("%d frames at %.1f of %d fps, %d lost by counter, %d by sequence, %d torn, %d damaged, %d let go, first was number %d",
 		frames, float64(frames-1)/time.Since(began).Seconds(), uvcRate, lost, st.Lost, torn, st.Damaged, st.LetGo, number)
 	if lost+torn > 0 || st.Lost+st.Damaged+st.LetGo+st.Restarts+st.Unstamped > 0 || frames < 5 {
-		return note, errors.Join(fmt.Errorf("not every frame came whole: %+v, the camera sent %d", st, g.made.Load()), err)
+		return note, errors.Join(fmt.Errorf("not every frame came whole: %+v", st), err)
 	}
 	return note, nil
 }
 
 // swapped plugs in another camera of the same make, then the right one.
 func swapped(*order) (string, error) {
-	misses := 0
-	g, err := plugInSurely(sensors.YUYV, "LAB2", &misses)
+	g, err := plugIn(sensors.YUYV, "LAB2")
 	if err != nil {
 		return "", err
 	}
@@ -133,7 +131,7 @@ func swapped(*order) (string, error) {
 		return "", fmt.Errorf("state %s: %w; %v", v4l2.StateOf(err), err, out)
 	}
 	told := err
-	if g, err = plugInSurely(sensors.YUYV, "LAB1", &misses); err != nil {
+	if g, err = plugIn(sensors.YUYV, "LAB1"); err != nil {
 		return "", err
 	}
 	f, err := first(s)
@@ -145,8 +143,7 @@ func swapped(*order) (string, error) {
 }
 
 func replugUSB(o *order) (string, error) {
-	misses := 0
-	g, err := plugInSurely(sensors.YUYV, "LAB1", &misses)
+	g, err := plugIn(sensors.YUYV, "LAB1")
 	if err != nil {
 		return "", err
 	}
@@ -164,19 +161,18 @@ func replugUSB(o *order) (string, error) {
 		return old.unplug()
 	}, func() error {
 		var err error
-		g, err = plugInSurely(sensors.YUYV, "LAB1", &misses)
+		g, err = plugIn(sensors.YUYV, "LAB1")
 		return err
 	})
 	if g != nil {
 		err = errors.Join(err, g.unplug())
 	}
-	return fmt.Sprintf("%s; %d times the host did not take the gadget", note, misses), err
+	return note, err
 }
 
 // resetStorm resets the port while it streams. uvcvideo lets go and takes the camera again each time.
 func resetStorm(*order) (note string, err error) {
-	misses := 0
-	g, err := plugInSurely(sensors.YUYV, "LAB1", &misses)
+	g, err := plugIn(sensors.YUYV, "LAB1")
 	if err != nil {
 		return "", err
 	}
