@@ -170,8 +170,8 @@ func negotiate(n node, o *Options) (layout, error) {
 			continue
 		}
 		l, err := setFormat(n, kind, c.code, o)
-		if gone(err) || errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EIO) {
-			return layout{}, err
+		if gone(err) || silent(err) || errors.Is(err, unix.EBUSY) {
+			return layout{}, err // it would say so to every format
 		}
 		if err == nil {
 			l.interval, err = setRate(n, kind, o.Rate)

@@ -50,6 +50,7 @@ type fill struct {
 	empty bool
 	skip  uint32 // sequence numbers that are missing before it
 	index uint32 // 1 + a wrong index
+	none  bool   // not yet: the next look finds the next fill
 }
 
 func newFake() *fake {
@@ -189,6 +190,9 @@ func (k *fake) dequeue(b *buffer) error {
 	var f fill
 	if len(k.script) > 0 {
 		f, k.script = k.script[0], k.script[1:]
+	}
+	if f.none {
+		return unix.EAGAIN
 	}
 	i := k.queued[0]
 	k.queued = k.queued[1:]

@@ -59,6 +59,7 @@ type Stats struct {
 	State     State
 	Frames    uint64 // handed out
 	Lost      uint64 // missing in the driver's sequence
+	Starved   uint64 // of Lost: those for which the driver may have had no buffer, because we were late; the others it left out by itself
 	LetGo     uint64 // given back unseen because holders kept all other buffers
 	Damaged   uint64 // marked by the driver, short or empty
 	Restarts  uint64 // of the stream, without the device having gone
@@ -80,15 +81,16 @@ type Source struct {
 	node     node
 	id       Identity
 	stream   *stream
-	seq      uint64 // of the last frame
-	last     int64  // the driver's last sequence number in this stream, -1 before the first
-	failures int    // restarts since the last frame
-	reported error  // state that was told
+	seq      uint64  // of the last frame
+	last     int64   // the driver's last sequence number in this stream, -1 before the first
+	idle     [2]bool // the driver was seen with all buffers that we do not hold: before the last frame, and since
+	failures int     // restarts since the last frame
+	reported error   // state that was told
 	heard    time.Time
 
-	frames, lost, letGo, damaged, restarts, connects, unstamped atomic.Uint64
-	state                                                       atomic.Value // State
-	current                                                     atomic.Pointer[stream]
+	frames, lost, starved, letGo, damaged, restarts, connects, unstamped atomic.Uint64
+	state                                                                atomic.Value // State
+	current                                                              atomic.Pointer[stream]
 
 	statMu  sync.Mutex
 	control string
@@ -231,6 +233,7 @@ func (s *Source) start() (err error) {
 		return err
 	}
 	s.node, s.id, s.stream, s.last, s.heard = n, id, st, -1, time.Now()
+	s.idle = [2]bool{true, true}
 	s.current.Store(st)
 	s.connects.Add(1)
 	s.statMu.Lock()
@@ -285,6 +288,7 @@ func (s *Source) take() (*sensors.Frame, error) {
 	b, number, err := s.stream.dequeue()
 	switch {
 	case errors.Is(err, errNone):
+		s.idle[1] = true
 		return nil, s.wait()
 	case errors.Is(err, errDamage), errors.Is(err, errShort):
 		s.heard = time.Now()
@@ -315,7 +319,9 @@ func (s *Source) take() (*sensors.Frame, error) {
 	return f, nil
 }
 
-// count continues our sequence with the driver's. It begins anew with every stream; what lay between is not known.
+// count continues our sequence with the driver's. It begins anew with every stream; what lay between is not known. Between
+// two moments in which no filled buffer waited for us, with one frame between them, the driver had buffers throughout: the
+// frames that are missing there are none of our doing.
 func (s *Source) count(number uint32) {
 	step := int64(1)
 	if s.last >= 0 {
@@ -324,6 +330,10 @@ func (s *Source) count(number uint32) {
 		}
 	}
 	s.lost.Add(uint64(step - 1))
+	if s.idle != [2]bool{true, true} {
+		s.starved.Add(uint64(step - 1))
+	}
+	s.idle = [2]bool{s.idle[1], false}
 	s.seq += uint64(step)
 	s.last = int64(number)
 }
@@ -375,7 +385,7 @@ func (s *Source) Stats() Stats {
 	s.statMu.Lock()
 	defer s.statMu.Unlock()
 	return Stats{
-		State: s.state.Load().(State), Frames: s.frames.Load(), Lost: s.lost.Load(), LetGo: s.letGo.Load(), Damaged: s.damaged.Load(),
+		State: s.state.Load().(State), Frames: s.frames.Load(), Lost: s.lost.Load(), Starved: s.starved.Load(), LetGo: s.letGo.Load(), Damaged: s.damaged.Load(),
 		Restarts: s.restarts.Load(), Connects: s.connects.Load(), Unstamped: s.unstamped.Load(), Control: s.control, Rate: s.rate,
 	}
 }

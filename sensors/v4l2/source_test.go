@@ -78,6 +78,36 @@ func TestBadBuffersAreNamedAndCounted(t *testing.T) {
 	}
 }
 
+func TestALostFrameIsOursOrTheDrivers(t *testing.T) {
+	for name, c := range map[string]struct {
+		script        []fill
+		lost, starved uint64
+	}{
+		"the driver had buffers":              {[]fill{{}, {none: true}, {}, {none: true}, {skip: 3}}, 3, 0},
+		"behind the first frame":              {[]fill{{none: true}, {}, {none: true}, {skip: 3}}, 3, 0},
+		"we were late for the frame before":   {[]fill{{}, {none: true}, {}, {}, {none: true}, {skip: 3}}, 3, 3},
+		"we were late for the frame behind":   {[]fill{{}, {none: true}, {}, {skip: 3}}, 3, 3},
+		"once we were late, once we were not": {[]fill{{}, {}, {skip: 2}, {none: true}, {}, {none: true}, {skip: 5}}, 7, 2},
+	} {
+		b, k := newBench(t), newFake()
+		b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
+		frames := 0
+		for _, f := range c.script {
+			if !f.none {
+				frames++
+			}
+		}
+		k.script = c.script
+		s := b.source(nil)
+		for range frames {
+			mustNext(t, s).Release()
+		}
+		if st := s.Stats(); st.Lost != c.lost || st.Starved != c.starved {
+			t.Errorf("%s: %d lost, %d of them may be ours; want %d and %d", name, st.Lost, st.Starved, c.lost, c.starved)
+		}
+	}
+}
+
 func TestHeldFramesStarveNobody(t *testing.T) {
 	b, k := newBench(t), newFake()
 	b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
@@ -143,6 +173,12 @@ func TestTroubleIsANamedState(t *testing.T) {
 			func(_ *bench, k *fake) { k.errs[vidiocReqBufs] = []error{unix.ENOMEM} }, nil, StateFailed, "memory"},
 		"EIO at every start": {
 			func(_ *bench, k *fake) { k.errs[vidiocStreamOn] = []error{unix.EIO} }, nil, StateStalled, "start the stream"},
+		"it does not answer when the format is set": {
+			func(_ *bench, k *fake) { k.errs[vidiocSFmt] = []error{unix.ETIMEDOUT} }, nil, StateStalled, "timed out"},
+		"it does not answer at the start": {
+			func(_ *bench, k *fake) { k.errs[vidiocStreamOn] = []error{unix.ETIMEDOUT} }, nil, StateStalled, "timed out"},
+		"it answers nonsense": {
+			func(_ *bench, k *fake) { k.errs[vidiocStreamOn] = []error{unix.EPROTO} }, nil, StateStalled, "start the stream"},
 		"EIO in every stream": {
 			func(_ *bench, k *fake) { k.errs[vidiocDQBuf] = []error{unix.EIO, unix.EIO, unix.EIO, unix.EIO} }, nil, StateStalled, "3 restarts"},
 		"never a frame": {
