@@ -93,6 +93,17 @@ func formatOf(code uint32) sensors.Format {
 	return 0
 }
 
+// codeNames are the codes of a format; 0 means all.
+func codeNames(f sensors.Format) []string {
+	var names []string
+	for _, c := range codes {
+		if f == 0 || c.format == f {
+			names = append(names, fourccName(c.code))
+		}
+	}
+	return names
+}
+
 // maxEnum bounds what a driver may enumerate.
 const maxEnum = 256
 
@@ -166,7 +177,7 @@ func negotiate(n node, o *Options) (layout, error) {
 	}
 	var tried []string
 	for _, c := range codes {
-		if c.format != o.Format && o.Format != 0 || c.planes > 1 && kind != bufCaptureMplane {
+		if c.format != o.Format && o.Format != 0 || o.Code != "" && fourccName(c.code) != o.Code || c.planes > 1 && kind != bufCaptureMplane {
 			continue
 		}
 		l, err := setFormat(n, kind, c.code, o)

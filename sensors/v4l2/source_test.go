@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ func TestEveryFormatIsLaidOutAsTheKernelSays(t *testing.T) {
 		b, k := newBench(t), newFake()
 		k.code, k.mplane = c.code, c.mplane
 		b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
-		s := b.source(func(o *Options) { o.Format = c.want })
+		s := b.source(func(o *Options) { o.Format, o.Code = c.want, c.code })
 		f := mustNext(t, s)
 		got := [2]int{len(f.Planes[0].Data), len(f.Planes[1].Data)}
 		if f.Format != c.want || got != c.bytes || f.Width != 64 || f.Height != 48 || f.FullRange != c.full || f.Sensor != "porch" || f.Seq != 1 {
@@ -47,6 +48,16 @@ func TestEveryFormatIsLaidOutAsTheKernelSays(t *testing.T) {
 		if err := s.Close(); err != nil || k.mapped != 0 {
 			t.Errorf("%s: %d planes stay mapped, %v", c.code, k.mapped, err)
 		}
+	}
+}
+
+func TestTheCodeChoosesAmongThoseOfAFormat(t *testing.T) {
+	b, k := newBench(t), newFake()
+	k.code, k.mplane = "NM12", true
+	b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
+	s := b.source(func(o *Options) { o.Format, o.Code = sensors.NV12, "NV12" })
+	if f, err := s.Next(t.Context()); StateOf(err) != StateUnsuited || !strings.Contains(err.Error(), "NV12 as NV12") {
+		t.Errorf("frame %v, state %s: %v", f, StateOf(err), err)
 	}
 }
 
@@ -79,15 +90,17 @@ func TestBadBuffersAreNamedAndCounted(t *testing.T) {
 }
 
 func TestALostFrameIsOursOrTheDrivers(t *testing.T) {
+	late := make([]fill, 6) // as many frames as there are buffers, and no look that finds none
 	for name, c := range map[string]struct {
 		script        []fill
 		lost, starved uint64
 	}{
-		"the driver had buffers":              {[]fill{{}, {none: true}, {}, {none: true}, {skip: 3}}, 3, 0},
-		"behind the first frame":              {[]fill{{none: true}, {}, {none: true}, {skip: 3}}, 3, 0},
-		"we were late for the frame before":   {[]fill{{}, {none: true}, {}, {}, {none: true}, {skip: 3}}, 3, 3},
-		"we were late for the frame behind":   {[]fill{{}, {none: true}, {}, {skip: 3}}, 3, 3},
-		"once we were late, once we were not": {[]fill{{}, {}, {skip: 2}, {none: true}, {}, {none: true}, {skip: 5}}, 7, 2},
+		"the driver had buffers":         {[]fill{{}, {none: true}, {}, {none: true}, {skip: 3}}, 3, 0},
+		"it still had one":               {append(slices.Clone(late[1:]), fill{skip: 3}), 3, 0},
+		"it may have had none":           {append(slices.Clone(late), fill{skip: 3}), 3, 3},
+		"we caught up, but too late":     {append(slices.Clone(late), fill{none: true}, fill{skip: 3}), 3, 3},
+		"we caught up one frame earlier": {append(slices.Clone(late), fill{none: true}, fill{}, fill{skip: 3}), 3, 0},
+		"one gap is ours, one is not":    {append(slices.Clone(late), fill{skip: 2}, fill{none: true}, fill{}, fill{skip: 5}), 7, 2},
 	} {
 		b, k := newBench(t), newFake()
 		b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
@@ -374,7 +387,8 @@ func TestOptionsThatCannotBe(t *testing.T) {
 	for _, o := range []Options{
 		{}, {Pin: Pin{Place: "p"}, Format: 99}, {Pin: Pin{Place: "p"}, Width: 5}, {Pin: Pin{Place: "p"}, Width: -1, Height: -1},
 		{Pin: Pin{Place: "p"}, Rate: -1}, {Pin: Pin{Place: "p"}, Buffers: 3}, {Pin: Pin{Place: "p"}, Buffers: 33}, {Pin: Pin{Place: "p"}, Timeout: -1},
-		{Pin: Pin{Place: "p"}, Controls: Profile{"shutter": 1}},
+		{Pin: Pin{Place: "p"}, Controls: Profile{"shutter": 1}}, {Pin: Pin{Place: "p"}, Code: "BA81"},
+		{Pin: Pin{Place: "p"}, Format: sensors.YUYV, Code: "NV12"},
 	} {
 		if s, err := Open(o); err == nil {
 			t.Errorf("%+v is accepted", o)
