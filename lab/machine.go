@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -16,8 +17,9 @@ import (
 // machine is a guest: kernel, image, and the devices it has. The first serial port is the console, kept in a file; the
 // second carries the rows.
 type machine struct {
+	name                string
 	kernel, initrd, dir string
-	accel               string // kvm, tcg; empty tries both
+	cpus                int
 	args                string // of the kernel's command line, for the guest
 	extra               []string
 }
@@ -28,7 +30,7 @@ func (m *machine) command(ctx context.Context, accel string) *exec.Cmd {
 		cpu = "host"
 	}
 	args := []string{
-		"-accel", accel, "-cpu", cpu, "-smp", cpus(m), "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-accel", accel, "-cpu", cpu, "-smp", strconv.Itoa(m.cpus), "-m", "768", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", m.kernel, "-initrd", m.initrd, "-serial", "file:" + m.console(), "-serial", "stdio",
 		"-append", "console=ttyS0 loglevel=5 panic=-1 " + guestEnv + " " + m.args,
 	}
@@ -41,36 +43,43 @@ func (m *machine) command(ctx context.Context, accel string) *exec.Cmd {
 // picture.
 const guestEnv = "GODEBUG=asyncpreemptoff=1"
 
-func (m *machine) console() string { return filepath.Join(m.dir, "console") }
+func (m *machine) console() string { return filepath.Join(m.dir, "console-"+m.name) }
 
 // patience is how long a virtual machine may take to say its first word; on some hosts /dev/kvm is there but never runs
 // anything.
 const patience = 15 * time.Second
 
-// run boots the machine and collects its rows.
-func (m *machine) run(ctx context.Context, o *options) error {
-	accels := []string{m.accel}
-	if m.accel == "" {
-		accels = []string{"tcg"}
-		if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err == nil {
-			_ = f.Close() // it was only a look
-			accels = []string{"kvm", "tcg"}
-		}
-	}
-	for i, accel := range accels {
-		fmt.Fprintf(os.Stderr, "lab: booting %s with %s\n", filepath.Base(m.kernel), accel)
-		err := m.boot(ctx, accel, o)
-		if !errors.Is(err, errMute) || i == len(accels)-1 || ctx.Err() != nil {
+// run boots the machine and collects its rows. The first machine of all finds out which accelerator works.
+func (m *machine) run(ctx context.Context, t *table, accels *[]string) error {
+	for {
+		accel := (*accels)[0]
+		t.progress("%s boots %s with %s, %d CPU", m.name, filepath.Base(m.kernel), accel, m.cpus)
+		err := m.boot(ctx, accel, t)
+		if len(*accels) == 1 || ctx.Err() != nil {
 			return err
 		}
-		fmt.Fprintf(os.Stderr, "lab: %s does not run anything here (%v)\n", accel, err)
+		if !errors.Is(err, errMute) {
+			*accels = (*accels)[:1]
+			return err
+		}
+		t.progress("%s does not run anything here (%v)", accel, err)
+		*accels = (*accels)[1:]
 	}
-	return nil
+}
+
+// accelerators to try: KVM where its device can be opened, which says little.
+func accelerators() []string {
+	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		return []string{"tcg"}
+	}
+	_ = f.Close() // it was only a look
+	return []string{"kvm", "tcg"}
 }
 
 var errMute = errors.New("the kernel says nothing")
 
-func (m *machine) boot(ctx context.Context, accel string, o *options) error {
+func (m *machine) boot(ctx context.Context, accel string, t *table) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	_ = os.Remove(m.console()) // of the try before
@@ -86,7 +95,7 @@ func (m *machine) boot(ctx context.Context, accel string, o *options) error {
 	}
 	mute := make(chan bool, 1)
 	go func() { mute <- m.waitMute(ctx); cancelIf(mute, cancel) }()
-	err = collect(bufio.NewScanner(out), o)
+	err = t.collect(bufio.NewScanner(out))
 	if err == nil {
 		time.AfterFunc(10*time.Second, cancel) // it powers off by itself
 	} else {
@@ -134,12 +143,5 @@ func (m *machine) tail() string {
 	if err != nil {
 		return ""
 	}
-	return "console:\n" + string(text[max(0, len(text)-12000):])
-}
-
-func cpus(*machine) string {
-	if c := os.Getenv("CPUS"); c != "" {
-		return c
-	}
-	return "2"
+	return "console:\n" + string(text[max(0, len(text)-4000):])
 }

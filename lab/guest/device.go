@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
@@ -35,6 +36,7 @@ type device struct {
 	ep0    int
 	probe  [26]byte
 	commit chan struct{}
+	deaf   atomic.Bool // the next question of what it streams is answered too late
 
 	thread  atomic.Int32 // that feeds
 	sending atomic.Bool
@@ -75,6 +77,7 @@ func (g *device) run() error {
 		return fmt.Errorf("cannot open the controller: %w", err)
 	}
 	go g.feed()
+	go g.obey()
 	realTime := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Flags: unix.SCHED_FLAG_RESET_ON_FORK, Priority: 50}
 	if err := unix.SchedSetAttr(0, &realTime, 0); err != nil {
 		return fmt.Errorf("cannot be real-time: %w", err)
@@ -87,6 +90,18 @@ func (g *device) run() error {
 		return fmt.Errorf("gadgetfs does not take the descriptors: %w", err)
 	}
 	return g.control()
+}
+
+// deafFor is longer than uvcvideo waits for an answer, which is 5 s.
+const deafFor = 5500 * time.Millisecond
+
+// obey makes the camera deaf for one question, at every SIGUSR1.
+func (g *device) obey() {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, unix.SIGUSR1)
+	for range c {
+		g.deaf.Store(true)
+	}
 }
 
 // raw is a system call of which Go's scheduler does not know.
@@ -165,6 +180,9 @@ func (g *device) setup(r []byte) {
 	case kind == 0xa1 && request == 0x86:
 		reply([]byte{3})
 	case kind == 0xa1 && r[4] == 1 && (value>>8 == 1 || value>>8 == 2):
+		if g.deaf.Swap(false) {
+			time.Sleep(deafFor)
+		}
 		reply(g.probe[:])
 	case kind&0x80 != 0: // stall by the wrong direction
 		_, _ = raw(unix.SYS_READ, g.ep0, nil)

@@ -46,6 +46,8 @@ const (
 	vidiocQueryCtrl = 0xc0445624
 	vidiocSCtrl     = 0xc008561c
 	vidiocReqBufs   = 0xc0145608
+	vidiocSFmt      = 0xc0d05605
+	vidiocStreamOn  = 0x40045612
 	nextCtrl        = 0x80000000
 )
 
@@ -81,13 +83,33 @@ func claim(pin v4l2.Pin) (release func(), err error) {
 	return func() { _ = unix.Close(fd) }, nil
 }
 
-// usage is what a process can leak.
-type usage struct{ files, maps, goroutines int }
+// usage is what a process can leak, and what the kernel has for all of them.
+type usage struct{ files, maps, goroutines, kernelKiB int }
 
 func measure() usage {
 	files, _ := filepath.Glob("/proc/self/fd/*") // the same in every call
 	maps, _ := os.ReadFile("/proc/self/maps")
-	return usage{len(files), strings.Count(string(maps), "/dev/video"), runtime.NumGoroutine()}
+	return usage{len(files), strings.Count(string(maps), "/dev/video"), runtime.NumGoroutine(), kernelKiB()}
+}
+
+// kernelKiB is what the kernel holds in its slabs and in vmalloc, where vivid and uvcvideo have their buffers.
+func kernelKiB() int {
+	text, _ := os.ReadFile("/proc/meminfo") // mounted by us
+	total := 0
+	for line := range strings.SplitSeq(string(text), "\n") {
+		name, value, _ := strings.Cut(line, ":")
+		var n int
+		if _, err := fmt.Sscanf(value, "%d", &n); err == nil && (name == "Slab" || name == "VmallocUsed") {
+			total += n
+		}
+	}
+	return total
+}
+
+// rawFormat is a struct v4l2_format of the single-planar interface.
+func rawFormat(width, height uint32, code string) (f [52]uint32) {
+	f[0], f[2], f[3], f[4] = 1, width, height, uint32(code[0])|uint32(code[1])<<8|uint32(code[2])<<16|uint32(code[3])<<24
+	return f
 }
 
 // inMapping says whether data lies in a mapping of a video device.
