@@ -104,8 +104,8 @@ func (m *machine) boot(ctx context.Context, accel string, t *table) error {
 	_, _ = io.Copy(io.Discard, out) // to the end, so that the process can go
 	_ = cmd.Wait()                  // it was killed, or powered off; what counts is what it said
 	cancel()
-	if <-mute {
-		return fmt.Errorf("%w in %v %s", errMute, patience, strings.TrimSpace(stderr.String()))
+	if <-mute || err != nil && !m.spoke() {
+		return fmt.Errorf("%w %s", errMute, strings.TrimSpace(stderr.String()))
 	}
 	if err != nil {
 		return fmt.Errorf("%w\n%s%s", err, stderr.String(), m.tail())
@@ -125,7 +125,7 @@ func cancelIf(mute chan bool, cancel func()) {
 // waitMute says whether the console stayed empty for as long as patience lasts.
 func (m *machine) waitMute(ctx context.Context) bool {
 	for end := time.Now().Add(patience); time.Now().Before(end); {
-		if st, err := os.Stat(m.console()); err == nil && st.Size() > 0 {
+		if m.spoke() {
 			return false
 		}
 		select {
@@ -135,6 +135,12 @@ func (m *machine) waitMute(ctx context.Context) bool {
 		}
 	}
 	return true
+}
+
+// spoke says whether the kernel wrote anything.
+func (m *machine) spoke() bool {
+	st, err := os.Stat(m.console())
+	return err == nil && st.Size() > 0
 }
 
 // tail is the end of the console.
