@@ -56,6 +56,7 @@ func cameraCases(o *order) []testCase {
 	add("pair, matched time stamps", time.Minute, paired)
 	add("held frames", time.Minute, heldFrames)
 	add("frames left out by the driver", time.Minute, leftOut)
+	add("frames lost by us", time.Minute, lostByUs)
 	add("sequence number wraps", time.Minute, sequenceWraps)
 	add("controls", time.Minute, controlsKept)
 	add("fatal stream error (EIO)", 2*time.Minute, fatalError)

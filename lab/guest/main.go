@@ -26,7 +26,7 @@ type order struct {
 	each    time.Duration
 	cycles  int
 	only    string
-	tell    func(format string, args ...any) // how far a case is; it says the most of it at most now and then
+	tell    func(format string, args ...any) // how far a case is; told to the host once in a while
 }
 
 // testCase is one row. run returns its figures.

@@ -89,13 +89,18 @@ type durations []time.Duration
 
 func (d *durations) add(t time.Duration) { *d = append(*d, t) }
 
+// quantile sorts them.
+func (d *durations) quantile(permille int) time.Duration {
+	slices.Sort(*d)
+	return (*d)[min(len(*d)*permille/1000, len(*d)-1)]
+}
+
 func (d *durations) String() string {
-	s := slices.Sorted(slices.Values(*d))
-	if len(s) == 0 {
+	if len(*d) == 0 {
 		return "never"
 	}
-	ms := func(permille int) float64 { return s[len(s)*permille/1000].Seconds() * 1e3 }
-	return fmt.Sprintf("p50 %.1f ms p99 %.1f ms max %.1f ms", ms(500), ms(990), s[len(s)-1].Seconds()*1e3)
+	ms := func(permille int) float64 { return d.quantile(permille).Seconds() * 1e3 }
+	return fmt.Sprintf("p50 %.1f ms p99 %.1f ms max %.1f ms", ms(500), ms(990), ms(1000))
 }
 
 // checker compares frames of vividPattern.
