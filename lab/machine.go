@@ -45,9 +45,14 @@ const guestEnv = "GODEBUG=asyncpreemptoff=1"
 
 func (m *machine) console() string { return filepath.Join(m.dir, "console-"+m.name) }
 
-// patience is how long a virtual machine may take to say its first word; on some hosts /dev/kvm is there but never runs
-// anything.
-const patience = 15 * time.Second
+// patience is how long a machine may take to say its first word: on some hosts /dev/kvm is there but never runs anything.
+// An emulated one is only slow, the more so beside others.
+func patience(accel string) time.Duration {
+	if accel == "kvm" {
+		return 15 * time.Second
+	}
+	return 3 * time.Minute
+}
 
 // run boots the machine and collects its rows. The first machine of all finds out which accelerator works.
 func (m *machine) run(ctx context.Context, t *table, accels *[]string) error {
@@ -94,7 +99,7 @@ func (m *machine) boot(ctx context.Context, accel string, t *table) error {
 		return err
 	}
 	mute := make(chan bool, 1)
-	go func() { mute <- m.waitMute(ctx); cancelIf(mute, cancel) }()
+	go func() { mute <- m.waitMute(ctx, patience(accel)); cancelIf(mute, cancel) }()
 	err = t.collect(bufio.NewScanner(out))
 	if err == nil {
 		time.AfterFunc(10*time.Second, cancel) // it powers off by itself
@@ -122,9 +127,9 @@ func cancelIf(mute chan bool, cancel func()) {
 	mute <- answer
 }
 
-// waitMute says whether the console stayed empty for as long as patience lasts.
-func (m *machine) waitMute(ctx context.Context) bool {
-	for end := time.Now().Add(patience); time.Now().Before(end); {
+// waitMute says whether the console stayed empty for that long.
+func (m *machine) waitMute(ctx context.Context, limit time.Duration) bool {
+	for end := time.Now().Add(limit); time.Now().Before(end); {
 		if m.spoke() {
 			return false
 		}
