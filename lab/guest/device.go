@@ -27,7 +27,8 @@ import (
 //
 // gadgetfs has a flaw: between the end of a request's data and the moment they are read, it refuses or forgets the next
 // request, and the host may well be that quick. So requests are answered by a real-time thread that never waits for Go's
-// scheduler or collector, and the machine has one processor: whatever wakes the host wakes this thread too, which runs first.
+// scheduler, allocator or collector, nor for memory, and the machine has one processor: whatever wakes the host wakes this
+// thread too, which runs first.
 
 // device is the camera.
 type device struct {
@@ -35,6 +36,7 @@ type device struct {
 	serial string
 	ep0    int
 	probe  [26]byte
+	data   [64]byte // of a request
 	commit chan struct{}
 	deaf   atomic.Bool // the next question of what it streams is answered too late
 
@@ -86,6 +88,9 @@ func (g *device) run() error {
 	msg = append(msg, configuration(g.format, 64)...)
 	msg = append(msg, configuration(g.format, 512)...)
 	msg = append(msg, deviceDescriptor()...)
+	if err := unix.Mlockall(unix.MCL_CURRENT); err != nil {
+		return fmt.Errorf("cannot lock the memory: %w", err)
+	}
 	if _, err := unix.Write(g.ep0, msg); err != nil {
 		return fmt.Errorf("gadgetfs does not take the descriptors: %w", err)
 	}
@@ -133,7 +138,7 @@ func (g *device) control() error {
 			return fmt.Errorf("cannot wait for requests: %w", errno)
 		}
 		if p.Revents&unix.POLLOUT != 0 { // an answer is due to a request that is not in our hands
-			fmt.Fprintln(os.Stderr, "gadgetfs lost a request")
+			fmt.Fprintln(os.Stderr, lostRequest)
 			_, _ = raw(unix.SYS_READ, g.ep0, nil) // stalls it
 			_, _ = raw(unix.SYS_READ, g.ep0, events[:])
 			_, _ = raw(unix.SYS_READ, g.ep0, nil)
@@ -168,7 +173,7 @@ func (g *device) setup(r []byte) {
 	case kind == 0x81 && request == 10: // GET_INTERFACE
 		reply([]byte{0})
 	case kind == 0x21 && request == 1 && length > 0: // SET_CUR of probe or commit: there is one answer
-		_, _ = raw(unix.SYS_READ, g.ep0, make([]byte, length))
+		_, _ = raw(unix.SYS_READ, g.ep0, g.data[:min(length, len(g.data))])
 		if value>>8 == 2 {
 			select {
 			case g.commit <- struct{}{}:

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,8 +29,19 @@ const (
 	gadgetProgram = "usb-camera" // the first argument that makes this program the camera
 )
 
-// plugIn makes the camera appear on the bus, and waits until the host has made a video device of it.
-func plugIn(f sensors.Format, serial string) (*gadget, error) {
+// plugIn makes the camera appear on the bus, and waits until the host has made a video device of it. When it does not
+// because gadgetfs lost a request, that is no fault of what is tested: the camera is plugged in again.
+func plugIn(f sensors.Format, serial string) (g *gadget, err error) {
+	for range 3 {
+		before := lostRequests.Load()
+		if g, err = plugInOnce(f, serial); err == nil || lostRequests.Load() == before {
+			break
+		}
+	}
+	return g, err
+}
+
+func plugInOnce(f sensors.Format, serial string) (*gadget, error) {
 	if _, err := os.Stat(gadgetDir); err != nil {
 		if err := errors.Join(os.Mkdir(gadgetDir, 0o700), unix.Mount("gadgetfs", gadgetDir, "gadgetfs", 0, "")); err != nil {
 			return nil, fmt.Errorf("cannot mount gadgetfs: %w", err)
@@ -61,15 +73,28 @@ func (g *gadget) appears() bool {
 	return false
 }
 
-// unplug takes the camera off the bus. What it complained of is an error.
+// lostRequest is what the camera says when gadgetfs lost a request of the host (device.go); lostRequests counts them, and
+// the table tells.
+const lostRequest = "gadgetfs lost a request"
+
+var lostRequests atomic.Int32
+
+// unplug takes the camera off the bus. What else it complained of is an error.
 func (g *gadget) unplug() error {
 	err := g.process.Kill()
 	if _, wait := g.process.Wait(); wait != nil {
 		err = errors.Join(err, wait)
 	}
 	text, read := os.ReadFile(g.said.Name())
-	if err = errors.Join(err, read, g.said.Close()); len(text) > 0 {
-		err = errors.Join(err, fmt.Errorf("the camera says %q", strings.TrimSpace(string(text[:min(len(text), 2000)]))))
+	err = errors.Join(err, read, g.said.Close())
+	for line := range strings.Lines(string(text[:min(len(text), 2000)])) {
+		switch line = strings.TrimSpace(line); line {
+		case lostRequest:
+			lostRequests.Add(1)
+		case "":
+		default:
+			err = errors.Join(err, fmt.Errorf("the camera says %q", line))
+		}
 	}
 	return err
 }

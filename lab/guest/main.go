@@ -108,6 +108,9 @@ func (c *testCase) outcome(o *order, out *os.File) result.Row {
 		stacks := make([]byte, 64<<10)
 		fmt.Printf("%s\n", stacks[:runtime.Stack(stacks, true)]) // on the console
 	}
+	if n := lostRequests.Swap(0); n > 0 {
+		r.Note += fmt.Sprintf("; gadgetfs lost %d requests", n)
+	}
 	r.Secs = time.Since(began).Seconds()
 	return r
 }
