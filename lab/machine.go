@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -16,8 +17,9 @@ import (
 // machine is a guest: kernel, image, and the devices it has. The first serial port is the console, kept in a file; the
 // second carries the rows.
 type machine struct {
+	name                string
 	kernel, initrd, dir string
-	accel               string // kvm, tcg; empty tries both
+	cpus                int
 	args                string // of the kernel's command line, for the guest
 	extra               []string
 }
@@ -28,7 +30,7 @@ func (m *machine) command(ctx context.Context, accel string) *exec.Cmd {
 		cpu = "host"
 	}
 	args := []string{
-		"-accel", accel, "-cpu", cpu, "-smp", "2", "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-accel", accel, "-cpu", cpu, "-smp", strconv.Itoa(m.cpus), "-m", "768", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", m.kernel, "-initrd", m.initrd, "-serial", "file:" + m.console(), "-serial", "stdio",
 		"-append", "console=ttyS0 loglevel=5 panic=-1 " + guestEnv + " " + m.args,
 	}
@@ -41,36 +43,48 @@ func (m *machine) command(ctx context.Context, accel string) *exec.Cmd {
 // picture.
 const guestEnv = "GODEBUG=asyncpreemptoff=1"
 
-func (m *machine) console() string { return filepath.Join(m.dir, "console") }
+func (m *machine) console() string { return filepath.Join(m.dir, "console-"+m.name) }
 
-// patience is how long a virtual machine may take to say its first word; on some hosts /dev/kvm is there but never runs
-// anything.
-const patience = 15 * time.Second
-
-// run boots the machine and collects its rows.
-func (m *machine) run(ctx context.Context, o *options) error {
-	accels := []string{m.accel}
-	if m.accel == "" {
-		accels = []string{"tcg"}
-		if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err == nil {
-			_ = f.Close() // it was only a look
-			accels = []string{"kvm", "tcg"}
-		}
+// patience is how long a machine may take to say its first word: on some hosts /dev/kvm is there but never runs anything.
+// An emulated one is only slow, the more so beside others.
+func patience(accel string) time.Duration {
+	if accel == "kvm" {
+		return 15 * time.Second
 	}
-	for i, accel := range accels {
-		fmt.Fprintf(os.Stderr, "lab: booting %s with %s\n", filepath.Base(m.kernel), accel)
-		err := m.boot(ctx, accel, o)
-		if !errors.Is(err, errMute) || i == len(accels)-1 || ctx.Err() != nil {
+	return 3 * time.Minute
+}
+
+// run boots the machine and collects its rows. The first machine of all finds out which accelerator works.
+func (m *machine) run(ctx context.Context, t *table, accels *[]string) error {
+	for {
+		accel := (*accels)[0]
+		t.progress("%s boots %s with %s, %d CPU", m.name, filepath.Base(m.kernel), accel, m.cpus)
+		err := m.boot(ctx, accel, t)
+		if len(*accels) == 1 || ctx.Err() != nil {
 			return err
 		}
-		fmt.Fprintf(os.Stderr, "lab: %s does not run anything here (%v)\n", accel, err)
+		if !errors.Is(err, errMute) {
+			*accels = (*accels)[:1]
+			return err
+		}
+		t.progress("%s does not run anything here (%v)", accel, err)
+		*accels = (*accels)[1:]
 	}
-	return nil
+}
+
+// accelerators to try: KVM where its device can be opened, which says little.
+func accelerators() []string {
+	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		return []string{"tcg"}
+	}
+	_ = f.Close() // it was only a look
+	return []string{"kvm", "tcg"}
 }
 
 var errMute = errors.New("the kernel says nothing")
 
-func (m *machine) boot(ctx context.Context, accel string, o *options) error {
+func (m *machine) boot(ctx context.Context, accel string, t *table) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	_ = os.Remove(m.console()) // of the try before
@@ -85,8 +99,8 @@ func (m *machine) boot(ctx context.Context, accel string, o *options) error {
 		return err
 	}
 	mute := make(chan bool, 1)
-	go func() { mute <- m.waitMute(ctx); cancelIf(mute, cancel) }()
-	err = collect(bufio.NewScanner(out), o)
+	go func() { mute <- m.waitMute(ctx, patience(accel)); cancelIf(mute, cancel) }()
+	err = t.collect(bufio.NewScanner(out))
 	if err == nil {
 		time.AfterFunc(10*time.Second, cancel) // it powers off by itself
 	} else {
@@ -95,8 +109,8 @@ func (m *machine) boot(ctx context.Context, accel string, o *options) error {
 	_, _ = io.Copy(io.Discard, out) // to the end, so that the process can go
 	_ = cmd.Wait()                  // it was killed, or powered off; what counts is what it said
 	cancel()
-	if <-mute {
-		return fmt.Errorf("%w in %v %s", errMute, patience, strings.TrimSpace(stderr.String()))
+	if <-mute || err != nil && !m.spoke() {
+		return fmt.Errorf("%w %s", errMute, strings.TrimSpace(stderr.String()))
 	}
 	if err != nil {
 		return fmt.Errorf("%w\n%s%s", err, stderr.String(), m.tail())
@@ -113,10 +127,10 @@ func cancelIf(mute chan bool, cancel func()) {
 	mute <- answer
 }
 
-// waitMute says whether the console stayed empty for as long as patience lasts.
-func (m *machine) waitMute(ctx context.Context) bool {
-	for end := time.Now().Add(patience); time.Now().Before(end); {
-		if st, err := os.Stat(m.console()); err == nil && st.Size() > 0 {
+// waitMute says whether the console stayed empty for that long.
+func (m *machine) waitMute(ctx context.Context, limit time.Duration) bool {
+	for end := time.Now().Add(limit); time.Now().Before(end); {
+		if m.spoke() {
 			return false
 		}
 		select {
@@ -128,11 +142,17 @@ func (m *machine) waitMute(ctx context.Context) bool {
 	return true
 }
 
+// spoke says whether the kernel wrote anything.
+func (m *machine) spoke() bool {
+	st, err := os.Stat(m.console())
+	return err == nil && st.Size() > 0
+}
+
 // tail is the end of the console.
 func (m *machine) tail() string {
 	text, err := os.ReadFile(m.console())
 	if err != nil {
 		return ""
 	}
-	return "console:\n" + string(text[max(0, len(text)-12000):])
+	return "console:\n" + string(text[max(0, len(text)-4000):])
 }

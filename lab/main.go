@@ -1,17 +1,15 @@
 // Lab runs what needs a machine of its own: it makes a guest of Debian's kernel and our static programs, boots it in QEMU,
-// lets it run its suites, and prints a table. It promises an end within its time limit and leaves no process and no file
-// but the kept parts in .cache/lab. It owns the QEMU process and blocks on it.
+// as several machines where cases can run beside each other, lets each run its cases, and prints a table; how far they are
+// goes to standard error. It promises an end within its time limit and leaves no process and no file but the kept parts in
+// .cache/lab. It owns the QEMU processes and blocks on them.
 //
 // The parts are few, so that more can be added: an image is a list of files (image.go), a machine is an image with devices
-// (machine.go), and what happens inside is a suite of the guest (lab/guest). A TPM, a broker or a power cut is one more
+// (machine.go), and what happens inside is a case of the guest (lab/guest). A TPM, a broker or a power cut is one more
 // device or one more suite.
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -20,6 +18,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -31,14 +30,15 @@ func main() {
 	flag.StringVar(&o.root, "root", ".cache/lab/root", "unpacked kernel package (scripts/lab makes it)")
 	flag.StringVar(&o.accel, "accel", "", "kvm or tcg; empty tries kvm, then tcg")
 	flag.StringVar(&o.only, "only", "", "run only cases whose name contains this")
+	flag.StringVar(&o.machines, "machines", "", "boot only machines whose name begins with this: camera, usb, usb-mjpeg, ...")
 	flag.DurationVar(&o.each, "time", 5*time.Second, "how long every format streams")
 	flag.IntVar(&o.cycles, "cycles", 100, "unplug and replug cycles")
-	flag.DurationVar(&o.limit, "limit", 0, "time limit; 0 computes it from the others")
+	flag.DurationVar(&o.limit, "limit", 0, "time limit of a machine; 0 computes it from -time and -cycles")
 	flag.BoolVar(&o.json, "json", false, "print the rows as JSON lines")
 	flag.BoolVar(&o.verbose, "v", false, "print what the guest says beside its rows")
 	flag.Parse()
 	if o.limit == 0 {
-		o.limit = 10*o.each + time.Duration(o.cycles)*6*time.Second + 5*time.Minute
+		o.limit = o.each + time.Duration(o.cycles)*20*time.Second + 20*time.Minute // more than all cases of a machine together
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -49,10 +49,10 @@ func main() {
 }
 
 type options struct {
-	root, accel, only string
-	each, limit       time.Duration
-	cycles            int
-	json, verbose     bool
+	root, accel, only, machines string
+	each, limit                 time.Duration
+	cycles                      int
+	json, verbose               bool
 }
 
 func run(ctx context.Context, o *options) error {
@@ -76,58 +76,46 @@ func run(ctx context.Context, o *options) error {
 	if err := writeImage(initrd, guest, o.root, guestModules); err != nil {
 		return fmt.Errorf("cannot make the image: %w", err)
 	}
-	m := machine{kernel: kernels[0], initrd: initrd, dir: dir, accel: o.accel}
-	m.args = fmt.Sprintf("lab.time=%s lab.cycles=%d lab.only=%s", o.each, o.cycles, o.only)
-	ctx, cancel := context.WithTimeout(ctx, o.limit)
-	defer cancel()
-	return m.run(ctx, o)
+	t := newTable(o)
+	accels := []string{o.accel}
+	if o.accel == "" {
+		accels = accelerators()
+	}
+	for _, step := range result.Steps {
+		if err := runStep(ctx, o, t, &accels, step, machine{kernel: kernels[0], initrd: initrd, dir: dir}); err != nil {
+			return err
+		}
+	}
+	return t.verdict()
 }
 
-// collect reads the guest's lines and prints the table. It returns an error if a case failed or the guest did not end.
-func collect(lines *bufio.Scanner, o *options) error {
-	failed, rows, done := 0, 0, false
-	for lines.Scan() {
-		line := strings.TrimRight(lines.Text(), "\r")
-		if line == result.Done {
-			done = true
-			break
-		}
-		text, ok := strings.CutPrefix(line, result.Prefix)
-		var r result.Row
-		if !ok || json.NewDecoder(bytes.NewReader([]byte(text))).Decode(&r) != nil {
-			if o.verbose {
-				fmt.Println("   |", line)
-			}
+// runStep runs machines beside each other, each of which is a like with another name. Their errors do not keep the next
+// step from running, and are in the verdict; an end of the whole run is returned.
+func runStep(ctx context.Context, o *options, t *table, accels *[]string, step []result.Machine, like machine) error {
+	var all sync.WaitGroup
+	for _, s := range step {
+		if !strings.HasPrefix(s.Name, o.machines) {
 			continue
 		}
-		rows++
-		if !r.OK && !r.Skip {
-			failed++
+		m := like
+		m.name, m.cpus = s.Name, s.CPUs
+		m.args = fmt.Sprintf("lab.machine=%s lab.time=%s lab.cycles=%d lab.only=%s", s.Name, o.each, o.cycles, strings.ReplaceAll(o.only, " ", "+"))
+		boot := func() {
+			ctx, cancel := context.WithTimeout(ctx, o.limit)
+			defer cancel()
+			if err := m.run(ctx, t, accels); err != nil {
+				t.fail(fmt.Errorf("machine %s: %w", m.name, err))
+			}
 		}
-		printRow(&r, text, o.json)
+		if len(*accels) > 1 {
+			boot() // alone: it finds the accelerator
+			continue
+		}
+		all.Go(boot)
 	}
-	switch {
-	case !done:
-		return errors.Join(fmt.Errorf("the guest ended before its last case, after %d", rows), lines.Err())
-	case rows == 0:
-		return errors.New("no case ran")
-	case failed > 0:
-		return fmt.Errorf("%d of %d cases failed", failed, rows)
+	all.Wait()
+	if err := ctx.Err(); err != nil {
+		return errors.Join(errors.New("interrupted"), t.verdict())
 	}
-	fmt.Fprintf(os.Stderr, "lab: all %d cases passed\n", rows)
 	return nil
-}
-
-func printRow(r *result.Row, text string, asJSON bool) {
-	if asJSON {
-		fmt.Println(text)
-		return
-	}
-	verdict := "FAIL"
-	if r.Skip {
-		verdict = "skip"
-	} else if r.OK {
-		verdict = "ok"
-	}
-	fmt.Printf("%-8s %-28s %-4s %6.1f s  %s\n", r.Suite, r.Case, verdict, r.Secs, r.Note)
 }

@@ -1,6 +1,7 @@
-// Guest is the first and only program of the lab's machine: process 1. It mounts what is needed, loads modules, runs its
-// suites one case after another, says each outcome on the second serial port, and powers off. A case that panics or does
-// not end in time fails the case, not the guest. It owns the machine.
+// Guest is the first program of the lab's machines: process 1. It mounts what is needed, loads modules, runs the cases of
+// its machine, says each outcome on the second serial port, and powers off. Cases run one after another; neighbours that
+// may run beside each other do. A case that panics or does not end in time fails the case, not the guest. It owns the
+// machine. As another process it is the USB camera.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,19 +22,26 @@ import (
 
 // order is what the host asks for on the kernel's command line.
 type order struct {
-	each   time.Duration
-	cycles int
-	only   string
+	machine string
+	each    time.Duration
+	cycles  int
+	only    string
+	tell    func(format string, args ...any) // how far a case is; told to the host once in a while
 }
 
 // testCase is one row. run returns its figures.
 type testCase struct {
+	machine     result.Machine
 	suite, name string
+	beside      bool // may run at the same time as its neighbours that may, too
 	limit       time.Duration
 	run         func(o *order) (note string, err error)
 }
 
 func main() {
+	if len(os.Args) == 4 && os.Args[1] == gadgetProgram {
+		beCamera(os.Args[2:])
+	}
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "guest: this is process 1 of the lab's machine; run make lab")
 		os.Exit(2)
@@ -45,11 +54,19 @@ func main() {
 	}
 	defer func() { _ = out.Sync() }() // the console is read to its end all the same
 	o := readOrder()
+	var together sync.WaitGroup
 	for _, c := range append(cameraCases(o), usbCases(o)...) {
-		if strings.Contains(c.suite+" "+c.name, o.only) {
-			say(out, c.outcome(o))
+		if c.machine.Name != o.machine || !strings.Contains(c.suite+" "+c.name, o.only) {
+			continue
 		}
+		if c.beside {
+			together.Go(func() { say(out, c.outcome(o, out)) })
+			continue
+		}
+		together.Wait()
+		say(out, c.outcome(o, out))
 	}
+	together.Wait()
 	fmt.Fprintln(out, result.Done)
 	time.Sleep(200 * time.Millisecond) // the port drains
 }
@@ -60,9 +77,12 @@ func say(out *os.File, r result.Row) {
 }
 
 // outcome runs the case within its limit.
-func (c *testCase) outcome(o *order) result.Row {
+func (c *testCase) outcome(o *order, out *os.File) result.Row {
 	r := result.Row{Suite: c.suite, Case: c.name}
 	began := time.Now()
+	mine := *o
+	mine.tell = teller(out, r, max(5*time.Second, o.each/20))
+	say(out, result.Row{Suite: c.suite, Case: c.name, Now: true, Note: "begins"})
 	type answer struct {
 		note string
 		err  error
@@ -74,7 +94,7 @@ func (c *testCase) outcome(o *order) result.Row {
 				done <- answer{err: fmt.Errorf("panic: %v\n%s", p, debug.Stack())}
 			}
 		}()
-		note, err := c.run(o)
+		note, err := c.run(&mine)
 		done <- answer{note, err}
 	}()
 	select {
@@ -88,8 +108,24 @@ func (c *testCase) outcome(o *order) result.Row {
 		stacks := make([]byte, 64<<10)
 		fmt.Printf("%s\n", stacks[:runtime.Stack(stacks, true)]) // on the console
 	}
+	if n := lostRequests.Swap(0); n > 0 {
+		r.Note += fmt.Sprintf("; gadgetfs lost %d requests", n)
+	}
 	r.Secs = time.Since(began).Seconds()
 	return r
+}
+
+// teller says how far a case is, once in a while.
+func teller(out *os.File, r result.Row, every time.Duration) func(string, ...any) {
+	began, last := time.Now(), time.Now()
+	return func(format string, args ...any) {
+		if time.Since(last) < every {
+			return
+		}
+		last = time.Now()
+		r.Now, r.Secs, r.Note = true, time.Since(began).Seconds(), fmt.Sprintf(format, args...)
+		say(out, r)
+	}
 }
 
 // prepare mounts, loads and opens the port.
@@ -115,8 +151,8 @@ func prepare() (*os.File, error) {
 	return out, nil
 }
 
-// parameters of modules. vivid: a camera of the single-planar and one of the multi-planar interface, capture nodes only.
-var parameters = map[string]string{"vivid": "n_devs=2 node_types=0x1,0x1 multiplanar=1,2 num_inputs=1,1 input_types=0,0"}
+// parameters of modules.
+var parameters = map[string]string{"vivid": vividParameters}
 
 func load(name, args string) error {
 	f, err := os.Open("/lib/" + name + ".ko")
@@ -133,6 +169,8 @@ func readOrder() *order {
 	for _, word := range strings.Fields(string(line)) {
 		key, value, _ := strings.Cut(word, "=")
 		switch key {
+		case "lab.machine":
+			o.machine = value
 		case "lab.time":
 			if d, err := time.ParseDuration(value); err == nil {
 				o.each = d

@@ -46,6 +46,8 @@ const (
 	vidiocQueryCtrl = 0xc0445624
 	vidiocSCtrl     = 0xc008561c
 	vidiocReqBufs   = 0xc0145608
+	vidiocSFmt      = 0xc0d05605
+	vidiocStreamOn  = 0x40045612
 	nextCtrl        = 0x80000000
 )
 
@@ -68,6 +70,13 @@ func setByName(pin v4l2.Pin, name string, value int32) error {
 	return fmt.Errorf("the driver has no control %q but %q", name, names)
 }
 
+// resetByName sets a control to zero again, behind a case that has its verdict already.
+func resetByName(pin v4l2.Pin, name string) {
+	if err := setByName(pin, name, 0); err != nil {
+		fmt.Printf("guest: %s stays set: %v\n", name, err)
+	}
+}
+
 // claim takes the buffers of a camera as another process would, until release.
 func claim(pin v4l2.Pin) (release func(), err error) {
 	fd, err := rawOpen(pin)
@@ -81,13 +90,33 @@ func claim(pin v4l2.Pin) (release func(), err error) {
 	return func() { _ = unix.Close(fd) }, nil
 }
 
-// usage is what a process can leak.
-type usage struct{ files, maps, goroutines int }
+// usage is what a process can leak, and what the kernel has for all of them.
+type usage struct{ files, maps, goroutines, kernelKiB int }
 
 func measure() usage {
 	files, _ := filepath.Glob("/proc/self/fd/*") // the same in every call
 	maps, _ := os.ReadFile("/proc/self/maps")
-	return usage{len(files), strings.Count(string(maps), "/dev/video"), runtime.NumGoroutine()}
+	return usage{len(files), strings.Count(string(maps), "/dev/video"), runtime.NumGoroutine(), kernelKiB()}
+}
+
+// kernelKiB is what the kernel holds in its slabs and in vmalloc, where vivid and uvcvideo have their buffers.
+func kernelKiB() int {
+	text, _ := os.ReadFile("/proc/meminfo") // mounted by us
+	total := 0
+	for line := range strings.SplitSeq(string(text), "\n") {
+		name, value, _ := strings.Cut(line, ":")
+		var n int
+		if _, err := fmt.Sscanf(value, "%d", &n); err == nil && (name == "Slab" || name == "VmallocUsed") {
+			total += n
+		}
+	}
+	return total
+}
+
+// rawFormat is a struct v4l2_format of the single-planar interface.
+func rawFormat(width, height uint32, code string) (f [52]uint32) {
+	f[0], f[2], f[3], f[4] = 1, width, height, uint32(code[0])|uint32(code[1])<<8|uint32(code[2])<<16|uint32(code[3])<<24
+	return f
 }
 
 // inMapping says whether data lies in a mapping of a video device.
@@ -109,18 +138,17 @@ func inMapping(data []byte) bool {
 	return false
 }
 
-// sameMemory maps the descriptor of a buffer and compares.
-func sameMemory(fd int, data []byte) (string, error) {
-	defer unix.Close(fd)
+// sameMemory maps the descriptor of a buffer, closes it, and compares.
+func sameMemory(fd int, data []byte) error {
 	other, err := unix.Mmap(fd, 0, len(data), unix.PROT_READ, unix.MAP_SHARED)
-	if err != nil {
-		return "", fmt.Errorf("cannot map the DMABUF: %w", err)
+	if err = errors.Join(err, unix.Close(fd)); err != nil {
+		return fmt.Errorf("cannot map the DMABUF: %w", err)
 	}
 	defer unix.Munmap(other)
 	if !bytes.Equal(data, other) {
-		return "", errors.New("the DMABUF holds something else")
+		return errors.New("the DMABUF holds something else")
 	}
-	return fmt.Sprintf("%d bytes, the same through the DMABUF as in the frame", len(data)), nil
+	return nil
 }
 
 var seed = maphash.MakeSeed()

@@ -94,6 +94,17 @@ func formatOf(code uint32) sensors.Format {
 	return 0
 }
 
+// codeNames are the codes of a format; 0 means all.
+func codeNames(f sensors.Format) []string {
+	var names []string
+	for _, c := range codes {
+		if f == 0 || c.format == f {
+			names = append(names, uapi.FourCCName(c.code))
+		}
+	}
+	return names
+}
+
 // maxEnum bounds what a driver may enumerate.
 const maxEnum = 256
 
@@ -167,12 +178,12 @@ func negotiate(n Node, o *Options) (layout, error) {
 	}
 	var tried []string
 	for _, c := range codes {
-		if c.format != o.Format && o.Format != 0 || c.planes > 1 && kind != uapi.BufCaptureMplane {
+		if c.format != o.Format && o.Format != 0 || o.Code != "" && uapi.FourCCName(c.code) != o.Code || c.planes > 1 && kind != uapi.BufCaptureMplane {
 			continue
 		}
 		l, err := setFormat(n, kind, c.code, o)
-		if gone(err) || errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EIO) {
-			return layout{}, err
+		if gone(err) || silent(err) || errors.Is(err, unix.EBUSY) {
+			return layout{}, err // it would say so to every format
 		}
 		if err == nil {
 			l.interval, err = setRate(n, kind, o.Rate)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,7 @@ type Options struct {
 	Name          string // name of the sensor, put into every frame
 	Pin           Pin
 	Format        sensors.Format // 0 takes the first the camera has of YUYV, NV12, GREY, MJPEG, RGB24
+	Code          string         // the kernel's four characters, where a format comes in several: NV12 in one plane of memory or NM12 in two; empty takes any
 	Width, Height int            // pixels; 0 takes what the camera makes of 640x480
 	Rate          float64        // frames per second; 0 leaves it to the camera
 	Buffers       int            // 0 means 6; two always stay with the driver
@@ -29,6 +31,9 @@ func (o *Options) wish() string {
 	s := "any format"
 	if o.Format != 0 {
 		s = o.Format.String()
+	}
+	if o.Code != "" {
+		s += " as " + o.Code
 	}
 	if o.Width > 0 {
 		s += fmt.Sprintf(" of %dx%d", o.Width, o.Height)
@@ -42,6 +47,8 @@ func (o *Options) check() error {
 		return fmt.Errorf("camera %s: a place or a node is needed: list them in %s", o.Name, ByPath)
 	case o.Format > sensors.MJPEG:
 		return fmt.Errorf("camera %s: unknown format %v", o.Name, o.Format)
+	case o.Code != "" && !o.readable():
+		return fmt.Errorf("camera %s: %v cannot be read from %q: the kernel's codes are %v", o.Name, o.Format, o.Code, codeNames(o.Format))
 	case o.Width < 0 || o.Height < 0 || o.Width > maxSide || o.Height > maxSide || (o.Width == 0) != (o.Height == 0):
 		return fmt.Errorf("camera %s: %dx%d pixels: 1 to %d, or both left out", o.Name, o.Width, o.Height, maxSide)
 	case !(o.Rate >= 0) || o.Rate > 1000:
@@ -54,11 +61,15 @@ func (o *Options) check() error {
 	return o.Controls.Check()
 }
 
+// readable says that the code is one of the format, or of any where none is named.
+func (o *Options) readable() bool { return slices.Contains(codeNames(o.Format), o.Code) }
+
 // Stats counts what a camera did.
 type Stats struct {
 	State     State
 	Frames    uint64 // handed out
 	Lost      uint64 // missing in the driver's sequence
+	Starved   uint64 // of Lost: those for which the driver may have had no buffer, because we were late; the others it left out by itself
 	LetGo     uint64 // given back unseen because holders kept all other buffers
 	Damaged   uint64 // marked by the driver, short or empty
 	Restarts  uint64 // of the stream, without the device having gone
@@ -82,13 +93,15 @@ type Source struct {
 	stream   *stream
 	seq      uint64 // of the last frame
 	last     int64  // the driver's last sequence number in this stream, -1 before the first
+	room     int    // buffers that the driver had, at the least, when it had filled the last frame
+	idle     int    // buffers that it was seen with since, with none of them filled; -1 if not
 	failures int    // restarts since the last frame
 	reported error  // state that was told
 	heard    time.Time
 
-	frames, lost, letGo, damaged, restarts, connects, unstamped atomic.Uint64
-	state                                                       atomic.Value // State
-	current                                                     atomic.Pointer[stream]
+	frames, lost, starved, letGo, damaged, restarts, connects, unstamped atomic.Uint64
+	state                                                                atomic.Value // State
+	current                                                              atomic.Pointer[stream]
 
 	statMu  sync.Mutex
 	control string
@@ -232,6 +245,7 @@ func (s *Source) start() (err error) {
 		return err
 	}
 	s.node, s.id, s.stream, s.last, s.heard = n, id, st, -1, time.Now()
+	s.room, s.idle = len(st.buffers), -1
 	s.current.Store(st)
 	s.connects.Add(1)
 	s.statMu.Lock()
@@ -286,6 +300,7 @@ func (s *Source) take() (*sensors.Frame, error) {
 	b, number, err := s.stream.dequeue()
 	switch {
 	case errors.Is(err, errNone):
+		s.idle = s.stream.driverHas()
 		return nil, s.wait()
 	case errors.Is(err, errDamage), errors.Is(err, errShort):
 		s.heard = time.Now()
@@ -316,7 +331,9 @@ func (s *Source) take() (*sensors.Frame, error) {
 	return f, nil
 }
 
-// count continues our sequence with the driver's. It begins anew with every stream; what lay between is not known.
+// count continues our sequence with the driver's. It begins anew with every stream; what lay between is not known. When no
+// filled buffer waits for us, the driver has all that we do not hold, and it takes one for each frame: as long as that
+// leaves it one, frames that are missing are none of our doing.
 func (s *Source) count(number uint32) {
 	step := int64(1)
 	if s.last >= 0 {
@@ -325,6 +342,13 @@ func (s *Source) count(number uint32) {
 		}
 	}
 	s.lost.Add(uint64(step - 1))
+	if s.room < 1 {
+		s.starved.Add(uint64(step - 1))
+	}
+	if s.idle >= 0 {
+		s.room = s.idle
+	}
+	s.room, s.idle = s.room-1, -1
 	s.seq += uint64(step)
 	s.last = int64(number)
 }
@@ -376,7 +400,7 @@ func (s *Source) Stats() Stats {
 	s.statMu.Lock()
 	defer s.statMu.Unlock()
 	return Stats{
-		State: s.state.Load().(State), Frames: s.frames.Load(), Lost: s.lost.Load(), LetGo: s.letGo.Load(), Damaged: s.damaged.Load(),
+		State: s.state.Load().(State), Frames: s.frames.Load(), Lost: s.lost.Load(), Starved: s.starved.Load(), LetGo: s.letGo.Load(), Damaged: s.damaged.Load(),
 		Restarts: s.restarts.Load(), Connects: s.connects.Load(), Unstamped: s.unstamped.Load(), Control: s.control, Rate: s.rate,
 	}
 }

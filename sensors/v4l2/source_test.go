@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,7 +33,7 @@ func TestEveryFormatIsLaidOutAsTheKernelSays(t *testing.T) {
 		b, k := newBench(t), v4l2test.NewCamera()
 		k.Code, k.Mplane = c.code, c.mplane
 		b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
-		s := b.source(func(o *Options) { o.Format = c.want })
+		s := b.source(func(o *Options) { o.Format, o.Code = c.want, c.code })
 		f := mustNext(t, s)
 		got := [2]int{len(f.Planes[0].Data), len(f.Planes[1].Data)}
 		if f.Format != c.want || got != c.bytes || f.Width != 64 || f.Height != 48 || f.FullRange != c.full || f.Sensor != "porch" || f.Seq != 1 {
@@ -48,6 +49,16 @@ func TestEveryFormatIsLaidOutAsTheKernelSays(t *testing.T) {
 		if err := s.Close(); err != nil || k.Mapped != 0 {
 			t.Errorf("%s: %d planes stay mapped, %v", c.code, k.Mapped, err)
 		}
+	}
+}
+
+func TestTheCodeChoosesAmongThoseOfAFormat(t *testing.T) {
+	b, k := newBench(t), v4l2test.NewCamera()
+	k.Code, k.Mplane = "NM12", true
+	b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
+	s := b.source(func(o *Options) { o.Format, o.Code = sensors.NV12, "NV12" })
+	if f, err := s.Next(t.Context()); StateOf(err) != StateUnsuited || !strings.Contains(err.Error(), "NV12 as NV12") {
+		t.Errorf("frame %v, state %s: %v", f, StateOf(err), err)
 	}
 }
 
@@ -76,6 +87,38 @@ func TestBadBuffersAreNamedAndCounted(t *testing.T) {
 	}
 	if len(k.Queued) != 6 {
 		t.Errorf("%d of 6 buffers are the driver's again", len(k.Queued))
+	}
+}
+
+func TestALostFrameIsOursOrTheDrivers(t *testing.T) {
+	late := make([]v4l2test.Fill, 6) // as many frames as there are buffers, and no look that finds none
+	for name, c := range map[string]struct {
+		script        []v4l2test.Fill
+		lost, starved uint64
+	}{
+		"the driver had buffers":         {[]v4l2test.Fill{{}, {None: true}, {}, {None: true}, {Skip: 3}}, 3, 0},
+		"it still had one":               {append(slices.Clone(late[1:]), v4l2test.Fill{Skip: 3}), 3, 0},
+		"it may have had none":           {append(slices.Clone(late), v4l2test.Fill{Skip: 3}), 3, 3},
+		"we caught up, but too late":     {append(slices.Clone(late), v4l2test.Fill{None: true}, v4l2test.Fill{Skip: 3}), 3, 3},
+		"we caught up one frame earlier": {append(slices.Clone(late), v4l2test.Fill{None: true}, v4l2test.Fill{}, v4l2test.Fill{Skip: 3}), 3, 0},
+		"one gap is ours, one is not":    {append(slices.Clone(late), v4l2test.Fill{Skip: 2}, v4l2test.Fill{None: true}, v4l2test.Fill{}, v4l2test.Fill{Skip: 5}), 7, 2},
+	} {
+		b, k := newBench(t), v4l2test.NewCamera()
+		b.plug(0, "1", "046d:085e", "A1", "Webcam", k)
+		frames := 0
+		for _, f := range c.script {
+			if !f.None {
+				frames++
+			}
+		}
+		k.Script = c.script
+		s := b.source(nil)
+		for range frames {
+			mustNext(t, s).Release()
+		}
+		if st := s.Stats(); st.Lost != c.lost || st.Starved != c.starved {
+			t.Errorf("%s: %d lost, %d of them may be ours; want %d and %d", name, st.Lost, st.Starved, c.lost, c.starved)
+		}
 	}
 }
 
@@ -144,6 +187,12 @@ func TestTroubleIsANamedState(t *testing.T) {
 			func(_ *bench, k *v4l2test.Camera) { k.Errs[v4l2test.GetBuffers] = []error{unix.ENOMEM} }, nil, StateFailed, "memory"},
 		"EIO at every start": {
 			func(_ *bench, k *v4l2test.Camera) { k.Errs[v4l2test.StreamOn] = []error{unix.EIO} }, nil, StateStalled, "start the stream"},
+		"it does not answer when the format is set": {
+			func(_ *bench, k *v4l2test.Camera) { k.Errs[v4l2test.SetFormat] = []error{unix.ETIMEDOUT} }, nil, StateStalled, "timed out"},
+		"it does not answer at the start": {
+			func(_ *bench, k *v4l2test.Camera) { k.Errs[v4l2test.StreamOn] = []error{unix.ETIMEDOUT} }, nil, StateStalled, "timed out"},
+		"it answers nonsense": {
+			func(_ *bench, k *v4l2test.Camera) { k.Errs[v4l2test.StreamOn] = []error{unix.EPROTO} }, nil, StateStalled, "start the stream"},
 		"EIO in every stream": {
 			func(_ *bench, k *v4l2test.Camera) {
 				k.Errs[v4l2test.Dequeue] = []error{unix.EIO, unix.EIO, unix.EIO, unix.EIO}
@@ -336,7 +385,8 @@ func TestOptionsThatCannotBe(t *testing.T) {
 	for _, o := range []Options{
 		{}, {Pin: Pin{Place: "p"}, Format: 99}, {Pin: Pin{Place: "p"}, Width: 5}, {Pin: Pin{Place: "p"}, Width: -1, Height: -1},
 		{Pin: Pin{Place: "p"}, Rate: -1}, {Pin: Pin{Place: "p"}, Buffers: 3}, {Pin: Pin{Place: "p"}, Buffers: 33}, {Pin: Pin{Place: "p"}, Timeout: -1},
-		{Pin: Pin{Place: "p"}, Controls: Profile{"shutter": 1}},
+		{Pin: Pin{Place: "p"}, Controls: Profile{"shutter": 1}}, {Pin: Pin{Place: "p"}, Code: "BA81"},
+		{Pin: Pin{Place: "p"}, Format: sensors.YUYV, Code: "NV12"},
 	} {
 		if s, err := Open(o); err == nil {
 			t.Errorf("%+v is accepted", o)

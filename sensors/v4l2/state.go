@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -23,7 +24,7 @@ const (
 	StateRefused   State = "refused"   // the device file is not the device that the kernel says
 	StateDenied    State = "denied"    // the device file may not be opened
 	StateUnsuited  State = "unsuited"  // it does not offer what the configuration asks for
-	StateStalled   State = "stalled"   // restarted again and again without a frame
+	StateStalled   State = "stalled"   // it does not answer, or was restarted again and again without a frame
 	StateFailed    State = "failed"    // anything else
 )
 
@@ -79,7 +80,7 @@ func classify(err error) State {
 		return StateBusy
 	case errors.Is(err, ErrUnsuited):
 		return StateUnsuited
-	case errors.Is(err, ErrStalled), errors.Is(err, unix.EIO):
+	case errors.Is(err, ErrStalled), silent(err):
 		return StateStalled
 	case errors.Is(err, sensors.ErrUnplugged), errors.Is(err, fs.ErrNotExist), gone(err):
 		return StateUnplugged
@@ -92,4 +93,11 @@ func classify(err error) State {
 // gone says that the kernel no longer has the device.
 func gone(err error) bool {
 	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ESHUTDOWN)
+}
+
+// silent says that the device, or the bus to it, does not answer as it should: a request timed out (uvcvideo passes on what
+// the USB host says, linux/Documentation/driver-api/usb/error-codes), was refused or came damaged.
+func silent(err error) bool {
+	return slices.ContainsFunc([]error{unix.EIO, unix.ETIMEDOUT, unix.ETIME, unix.EPROTO, unix.EPIPE, unix.EILSEQ, unix.EREMOTEIO},
+		func(e error) bool { return errors.Is(err, e) })
 }

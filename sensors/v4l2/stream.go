@@ -260,6 +260,13 @@ func (s *stream) lend(b *slot) (bool, error) {
 	return true, nil
 }
 
+// driverHas is how many buffers are the driver's, filled or not.
+func (s *stream) driverHas() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.buffers) - s.lent
+}
+
 // changed drains events and says whether the source changed its format.
 func (s *stream) changed() bool {
 	for range maxEnum {

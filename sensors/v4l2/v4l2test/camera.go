@@ -59,6 +59,7 @@ type Fill struct {
 	Empty bool
 	Skip  uint32 // sequence numbers that are missing before it
 	Index uint32 // 1 + a wrong index
+	None  bool   // not yet: the next look finds the next Fill
 }
 
 // Damaged is the flag of a buffer that the driver marks, for Fill.
@@ -279,6 +280,9 @@ func (k *Camera) dequeue(b *uapi.Buffer) error {
 	var f Fill
 	if len(k.Script) > 0 {
 		f, k.Script = k.Script[0], k.Script[1:]
+	}
+	if f.None {
+		return unix.EAGAIN
 	}
 	i := k.Queued[0]
 	k.Queued = k.Queued[1:]
