@@ -13,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -42,7 +43,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.pairs, "pairs", 20, "paired runs")
 	flag.IntVar(&o.frames, "frames", 60, "frames of a run")
-	flag.IntVar(&o.times, "times", 3, "times that a run does every frame; the least counts, for what the host of a virtual machine takes away is nobody's cost")
+	flag.IntVar(&o.times, "times", 5, "passes of a run over all frames; of every frame the least counts, for what the host of a virtual machine takes away is nobody's cost")
 	flag.IntVar(&o.people, "people", 1000, "templates to search")
 	flag.Float64Var(&o.limit, "limit", 0, "fail if the median overhead is above this many percent; 0 never fails")
 	flag.BoolVar(&o.json, "json", false, "print the result as JSON")
@@ -104,10 +105,10 @@ func run(ctx context.Context, o options) (err error) {
 	defer func() { err = errors.Join(err, peer.close()) }()
 	w := &way{p: p, r: p.NewResult(), gallery: gallery(o.people, p.Dimension()), scores: make([]int32, o.people)}
 	r := result{Runtime: rt.Name(), Kernels: cpu.Name(), Frames: len(frames), Pairs: o.pairs}
-	if _, r.Faces, err = w.frames(ctx, frames, 1); err != nil { // warm, and how often the embedder runs
+	if r.Faces, err = w.frames(ctx, frames, newLeast(len(frames))); err != nil { // warm, and how often the embedder runs
 		return err
 	}
-	if _, err := peer.run(1); err != nil {
+	if err := peer.pass(newLeast(len(frames))); err != nil {
 		return err
 	}
 	if err := r.measure(ctx, o, w, peer, frames); err != nil {
@@ -122,28 +123,43 @@ func run(ctx context.Context, o options) (err error) {
 	return nil
 }
 
-// measure runs both in turns, the order changing each time.
+// measure runs both in turns, pass by pass, the order changing each time, so that what drifts drifts for both. Of every frame the
+// least of the passes of a pair counts.
 func (r *result) measure(ctx context.Context, o options, w *way, peer *raw, frames []*sensors.Frame) error {
 	var ours, theirs, percent []float64
 	for i := range o.pairs {
-		var a, b float64
-		var err error
-		both := []func(){
-			func() { var e error; a, _, e = w.frames(ctx, frames, o.times); err = errors.Join(err, e) },
-			func() { var e error; b, e = peer.run(o.times); err = errors.Join(err, e) },
+		a, b := newLeast(len(frames)), newLeast(len(frames))
+		for pass := range o.times {
+			both := []func() error{
+				func() error { _, err := w.frames(ctx, frames, a); return err },
+				func() error { return peer.pass(b) },
+			}
+			first := (i + pass) % 2
+			if err := errors.Join(both[first](), both[1-first]()); err != nil {
+				return err
+			}
 		}
-		both[i%2]()
-		both[1-i%2]()
-		if err != nil {
-			return err
-		}
-		ours, theirs, percent = append(ours, a/float64(len(frames))), append(theirs, b/float64(len(frames))), append(percent, 100*(a/b-1))
+		ours, theirs, percent = append(ours, a.mean()), append(theirs, b.mean()), append(percent, 100*(a.mean()/b.mean()-1))
 		fmt.Fprintf(os.Stderr, "\rpair %d of %d", i+1, o.pairs)
 	}
 	fmt.Fprintln(os.Stderr)
 	r.FrameSeconds, r.RawSeconds = quantile(ours, 0.5), quantile(theirs, 0.5)
 	r.Percent, r.Low, r.High = quantile(percent, 0.5), quantile(percent, 0.25), quantile(percent, 0.75)
 	return nil
+}
+
+// least holds the shortest time of every frame so far, in seconds.
+type least []float64
+
+func newLeast(frames int) least { return slices.Repeat(least{math.Inf(1)}, frames) }
+
+func (l least) take(frame int, seconds float64) { l[frame] = min(l[frame], seconds) }
+
+func (l least) mean() (sum float64) {
+	for _, v := range l {
+		sum += v / float64(len(l))
+	}
+	return sum
 }
 
 func quantile(v []float64, q float64) float64 {
@@ -170,30 +186,21 @@ type way struct {
 	scores  []int32
 }
 
-// frames processes all frames so many times and gives the time that it took, of every frame the least, and the faces found.
-func (w *way) frames(ctx context.Context, frames []*sensors.Frame, times int) (seconds float64, faces int, err error) {
-	least := make([]time.Duration, len(frames))
-	for t := range times {
-		faces = 0
-		for i, f := range frames {
-			begin := time.Now()
-			if err := w.p.Process(ctx, f, w.r); err != nil {
-				return 0, 0, err
-			}
-			for _, face := range w.r.Faces {
-				w.search(face.Values)
-			}
-			faces += len(w.r.Faces)
-			w.r.Wipe()
-			if took := time.Since(begin); t == 0 || took < least[i] {
-				least[i] = took
-			}
+// frames processes all frames once, notes how long each took, and counts the faces.
+func (w *way) frames(ctx context.Context, frames []*sensors.Frame, took least) (faces int, err error) {
+	for i, f := range frames {
+		begin := time.Now()
+		if err := w.p.Process(ctx, f, w.r); err != nil {
+			return 0, err
 		}
+		for _, face := range w.r.Faces {
+			w.search(face.Values)
+		}
+		faces += len(w.r.Faces)
+		w.r.Wipe()
+		took.take(i, time.Since(begin).Seconds())
 	}
-	for _, d := range least {
-		seconds += d.Seconds()
-	}
-	return seconds, faces, nil
+	return faces, nil
 }
 
 // search looks at every row, as a gallery does.
@@ -308,13 +315,19 @@ func start(ctx context.Context, program string, args ...string) (*raw, error) {
 	return r, r.cmd.Start()
 }
 
-// run runs the models on the inputs of all frames so many times and gives the seconds that they took.
-func (r *raw) run(times int) (seconds float64, err error) {
-	if _, err := fmt.Fprintln(r.in, times); err != nil {
-		return 0, err
+// pass runs the models on the inputs of all frames once, and notes how long each frame took.
+func (r *raw) pass(took least) error {
+	if _, err := fmt.Fprintln(r.in, 1); err != nil {
+		return err
 	}
-	_, err = fmt.Fscanln(r.out, &seconds)
-	return seconds, err
+	for i := range took {
+		var seconds float64
+		if _, err := fmt.Fscanln(r.out, &seconds); err != nil {
+			return fmt.Errorf("the C program: %w", err)
+		}
+		took.take(i, seconds)
+	}
+	return nil
 }
 
 func (r *raw) close() error { return errors.Join(r.in.Close(), r.cmd.Wait()) }

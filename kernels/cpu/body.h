@@ -216,23 +216,20 @@ static void NAME(enlarge)(float *restrict out, const uint8_t *restrict row, int 
 }
 #endif
 
-// NAME(down) sums rows of a ring, weighted: out = (sum - mean) * inv.
+// NAME(down) sums rows of a ring, weighted: out = (sum - mean) * inv. The scale goes into the weights.
 static void NAME(down)(float *restrict out, const float *const *rows, const float *taps, int width, int n, float mean, float inv) {
 	const float *restrict a = rows[0], *restrict b = rows[width > 1];
-	const float wa = taps[0], wb = width > 1 ? taps[1] : 0;
-	if (width <= 2) {
-		for (int i = 0; i < n; i++) out[i] = (wa * a[i] + wb * b[i] - mean) * inv;
-		return;
-	}
-	for (int i = 0; i < n; i++) out[i] = wa * a[i] + wb * b[i];
+	const float wa = taps[0] * inv, wb = width > 1 ? taps[1] * inv : 0, base = -mean * inv;
+	if (base == 0)
+		for (int i = 0; i < n; i++) out[i] = wa * a[i] + wb * b[i];
+	else
+		for (int i = 0; i < n; i++) out[i] = wa * a[i] + (wb * b[i] + base);
 	for (int t = 2; t < width; t++) {
 		const float *restrict in = rows[t];
-		const float w = taps[t];
+		const float w = taps[t] * inv;
 		if (w == 0) continue;
 		for (int i = 0; i < n; i++) out[i] += w * in[i];
 	}
-	if (mean != 0 || inv != 1)
-		for (int i = 0; i < n; i++) out[i] = (out[i] - mean) * inv;
 }
 
 static void NAME(fill)(float *out, size_t n, float v) {
@@ -244,8 +241,8 @@ static void NAME(fill)(float *out, size_t n, float v) {
 static void NAME(letterbox)(float *dst, int dst_w, int dst_h, const vigil_image *im, const vigil_axis *cols, const vigil_axis *rows,
                             const float *mean, const float *inv, int bgr, float *scratch) {
 	const int out_w = cols->outputs, out_h = rows->outputs, width = rows->width, across_first = out_h >= im->height;
-	const size_t plane = (size_t)dst_w * dst_h, line = 3 * (size_t)(im->width > out_w ? im->width : out_w) + 4;
-	float *one = scratch, *ring = scratch + line;
+	const size_t plane = (size_t)dst_w * dst_h, line = vigil_line(im->width, out_w);
+	float *one = (float *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63), *ring = one + line;  // rows begin at cache lines
 	const float *in[MOST_TAPS];
 	int64_t have = -1;  // the latest source row in the ring
 #ifdef WIDEN
@@ -323,90 +320,92 @@ static inline v4 NAME(sample)(const uint8_t *rgb, ptrdiff_t stride, int width, i
 	return top + fy * (bottom - top);
 }
 
+#ifdef WIDEN
 // NAME(inside) reports whether a pixel's sample needs no look at the edges, with room for rounding.
-static inline int NAME(inside)(int width, int height, const float *m, int x, int y) {
-	const float sx = m[0] * (float)x + m[1] * (float)y + m[2], sy = m[3] * (float)x + m[4] * (float)y + m[5];
+static inline int NAME(inside)(int width, int height, const float *m, float x, float y) {
+	const float sx = m[0] * x + m[1] * y + m[2], sy = m[3] * x + m[4] * y + m[5];
 	return sx >= 0.01f && sy >= 0.01f && sx < (float)(width - 2) - 0.01f && sy < (float)(height - 1) - 0.01f;
 }
 
-// NAME(four) samples four neighbours of a row that lies inside.
-static inline void NAME(four)(v4 pixel[4], const uint8_t *rgb, ptrdiff_t stride, const float *m, int x, int y) {
-	typedef int32_t i4 __attribute__((vector_size(16)));
-	const v4 at = NAME(splat)((float)x) + (v4){0, 1, 2, 3};
-	const v4 sx = NAME(splat)(m[0]) * at + NAME(splat)(m[1] * (float)y + m[2]), sy = NAME(splat)(m[3]) * at + NAME(splat)(m[4] * (float)y + m[5]);
-	const i4 x0 = __builtin_convertvector(sx, i4), y0 = __builtin_convertvector(sy, i4);
-	const v4 fx = sx - __builtin_convertvector(x0, v4), fy = sy - __builtin_convertvector(y0, v4);
-	for (int i = 0; i < 4; i++) {
-		const uint8_t *p = rgb + y0[i] * stride + 3 * x0[i], *q = p + stride;
-		const v4 across = NAME(splat)(fx[i]), down = NAME(splat)(fy[i]);
-		const v4 tl = NAME(pixel)(p), bl = NAME(pixel)(q);
-		const v4 top = tl + across * (NAME(pixel)(p + 3) - tl), bottom = bl + across * (NAME(pixel)(q + 3) - bl);
-		pixel[i] = top + down * (bottom - top);
-	}
+// NAME(places) are where eight neighbours, x + 0..7 at height y, lie in a picture: the first byte of the upper left pixel, and how
+// far they are from it.
+typedef struct {
+	int32_t from[8] __attribute__((aligned(32)));
+	float x[8] __attribute__((aligned(32))), y[8] __attribute__((aligned(32)));
+} NAME(places);
+
+static inline void NAME(find)(NAME(places) *p, int32_t stride, const float *m, float x, float y) {
+	const __m256 at = _mm256_add_ps(_mm256_set1_ps(x), _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7));
+	const __m256 sx = _mm256_fmadd_ps(_mm256_set1_ps(m[0]), at, _mm256_set1_ps(m[1] * y + m[2]));
+	const __m256 sy = _mm256_fmadd_ps(_mm256_set1_ps(m[3]), at, _mm256_set1_ps(m[4] * y + m[5]));
+	const __m256i x0 = _mm256_cvttps_epi32(sx), y0 = _mm256_cvttps_epi32(sy);
+	_mm256_store_si256((__m256i *)p->from, _mm256_add_epi32(_mm256_mullo_epi32(y0, _mm256_set1_epi32(stride)), _mm256_add_epi32(x0, _mm256_add_epi32(x0, x0))));
+	_mm256_store_ps(p->x, _mm256_sub_ps(sx, _mm256_cvtepi32_ps(x0)));
+	_mm256_store_ps(p->y, _mm256_sub_ps(sy, _mm256_cvtepi32_ps(y0)));
 }
 
-#ifdef WIDEN
-// NAME(eight) is NAME(four) for eight neighbours and normalises: both pixels of a row are read at once, eight bytes of which
-// two are spare (the picture has them, see inside), and places and weights are computed for all eight together.
-static inline void NAME(eight)(float *const channel[3], size_t to, const uint8_t *rgb, int32_t stride, const float *m, int x, int y, v4 bias, v4 scale) {
-	const __m256 at = _mm256_add_ps(_mm256_set1_ps((float)x), _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7));
-	const __m256 sx = _mm256_fmadd_ps(_mm256_set1_ps(m[0]), at, _mm256_set1_ps(m[1] * (float)y + m[2]));
-	const __m256 sy = _mm256_fmadd_ps(_mm256_set1_ps(m[3]), at, _mm256_set1_ps(m[4] * (float)y + m[5]));
-	const __m256i x0 = _mm256_cvttps_epi32(sx), y0 = _mm256_cvttps_epi32(sy);
-	int32_t from[8] __attribute__((aligned(32)));
-	float fx[8] __attribute__((aligned(32))), fy[8] __attribute__((aligned(32)));
-	_mm256_store_si256((__m256i *)from, _mm256_add_epi32(_mm256_mullo_epi32(y0, _mm256_set1_epi32(stride)), _mm256_add_epi32(x0, _mm256_add_epi32(x0, x0))));
-	_mm256_store_ps(fx, _mm256_sub_ps(sx, _mm256_cvtepi32_ps(x0)));
-	_mm256_store_ps(fy, _mm256_sub_ps(sy, _mm256_cvtepi32_ps(y0)));
-	const __m256i next = _mm256_setr_epi32(3, 4, 5, 6, 3, 4, 5, 6);
-	for (int half = 0; half < 8; half += 4) {
-		v4 pixel[4], plane4[3];
-		for (int i = 0; i < 4; i++) {
-			const uint8_t *p = rgb + from[half + i];
-			const __m256 upper = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
-			const __m256 lower = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p + stride))));
-			const __m256 both = _mm256_fmadd_ps(_mm256_sub_ps(lower, upper), _mm256_broadcast_ss(fy + half + i), upper);
-			const __m128 left = _mm256_castps256_ps128(both), right = _mm256_castps256_ps128(_mm256_permutevar8x32_ps(both, next));
-			pixel[i] = (v4)_mm_fmadd_ps(_mm_sub_ps(right, left), _mm_broadcast_ss(fx + half + i), left);
-		}
-		NAME(planar)(pixel, plane4);
-		for (int c = 0; c < 3; c++) NAME(store)(channel[c] + to + half, (plane4[c] - NAME(splat)(bias[c])) * NAME(splat)(scale[c]));
-	}
+// NAME(look) samples one of the places, which lies inside. Both pixels of a row are read at once, eight bytes of which two are
+// spare: the picture has them, see inside.
+static inline v4 NAME(look)(const NAME(places) *at, int i, const uint8_t *rgb, int32_t stride) {
+	const uint8_t *p = rgb + at->from[i];
+	const __m256 upper = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+	const __m256 lower = _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p + stride))));
+	const __m256 both = _mm256_fmadd_ps(_mm256_sub_ps(lower, upper), _mm256_broadcast_ss(at->y + i), upper);
+	const __m128 left = _mm256_castps256_ps128(both), right = _mm256_castps256_ps128(_mm256_permutevar8x32_ps(both, _mm256_setr_epi32(3, 4, 5, 6, 3, 4, 5, 6)));
+	return (v4)_mm_fmadd_ps(_mm_sub_ps(right, left), _mm_broadcast_ss(at->x + i), left);
 }
+
+// NAME(clear) reports whether all samples of n pixels of the crop from x on lie inside.
+static inline int NAME(clear)(int width, int height, const float *m, float most, int x, int n, int y) {
+	const float x0 = (float)x - most, x1 = (float)(x + n - 1) + most, y0 = (float)y - most, y1 = (float)y + most;
+	return NAME(inside)(width, height, m, x0, y0) && NAME(inside)(width, height, m, x1, y0) && NAME(inside)(width, height, m, x0, y1) && NAME(inside)(width, height, m, x1, y1);
+}
+
 #endif
 
 static void NAME(warp)(float *dst, int dst_w, int dst_h, const uint8_t *rgb, ptrdiff_t stride, int width, int height,
                        const float *m, int k, const float *mean, const float *inv, int bgr) {
 	const size_t plane = (size_t)dst_w * dst_h;
 	const float weight = 1.0f / (float)(k * k);
-	float *channel[3] = {dst + (bgr ? 2 : 0) * plane, dst + plane, dst + (bgr ? 0 : 2) * plane};
+	float *const channel[3] = {dst + (bgr ? 2 : 0) * plane, dst + plane, dst + (bgr ? 0 : 2) * plane};
 	const v4 bias = {mean[bgr ? 2 : 0], mean[1], mean[bgr ? 0 : 2], 0}, scale = {inv[bgr ? 2 : 0], inv[1], inv[bgr ? 0 : 2], 0};
+	const v4 gain = NAME(splat)(weight) * scale, base = -bias * scale;
 	float step[8];  // the samples' distance from the centre of their pixel
 	for (int i = 0; i < k; i++) step[i] = ((float)i + 0.5f) / (float)k - 0.5f;
 	for (int y = 0; y < dst_h; y++) {
-		int x = 0;
 		const size_t row = (size_t)y * dst_w;
-		if (k == 1 && NAME(inside)(width, height, m, 0, y) && NAME(inside)(width, height, m, dst_w - 1, y)) {
 #ifdef WIDEN
-			if (stride <= INT32_MAX / height)
-				for (; x + 8 <= dst_w; x += 8) NAME(eight)(channel, row + x, rgb, (int32_t)stride, m, x, y, bias, scale);
+		const int small = stride <= INT32_MAX / height, whole = NAME(clear)(width, height, m, -step[0], 0, dst_w, y);
 #endif
-			for (; x + 4 <= dst_w; x += 4) {
-				v4 pixel[4], plane4[3];
-				NAME(four)(pixel, rgb, stride, m, x, y);
-				NAME(planar)(pixel, plane4);
-				for (int c = 0; c < 3; c++) NAME(store)(channel[c] + row + x, (plane4[c] - NAME(splat)(bias[c])) * NAME(splat)(scale[c]));
-			}
-		}
-		for (; x < dst_w; x++) {
-			v4 sum = NAME(splat)(0);
-			for (int j = 0; j < k; j++)
-				for (int i = 0; i < k; i++) {
-					const float fx = (float)x + step[i], fy = (float)y + step[j];
-					sum += NAME(sample)(rgb, stride, width, height, m[0] * fx + m[1] * fy + m[2], m[3] * fx + m[4] * fy + m[5]);
+		for (int x = 0; x < dst_w;) {
+			int n = dst_w - x < 8 ? dst_w - x : 8;
+#ifdef WIDEN
+			if (small && n == 8 && (whole || NAME(clear)(width, height, m, -step[0], x, 8, y))) {
+				NAME(places) at[64];  // of k x k samples
+				for (int j = 0, s = 0; j < k; j++)
+					for (int i = 0; i < k; i++, s++) NAME(find)(at + s, (int32_t)stride, m, (float)x + step[i], (float)y + step[j]);
+				for (int half = 0; half < 8; half += 4) {
+					v4 pixel[4], planes[3];
+					for (int i = 0; i < 4; i++) pixel[i] = NAME(look)(at, half + i, rgb, (int32_t)stride);
+					for (int s = 1; s < k * k; s++)
+						for (int i = 0; i < 4; i++) pixel[i] += NAME(look)(at + s, half + i, rgb, (int32_t)stride);
+					NAME(planar)(pixel, planes);
+					for (int c = 0; c < 3; c++) NAME(store)(channel[c] + row + x + half, planes[c] * NAME(splat)(gain[c]) + NAME(splat)(base[c]));
 				}
-			sum = (sum * NAME(splat)(weight) - bias) * scale;
-			channel[0][row + x] = sum[0], channel[1][row + x] = sum[1], channel[2][row + x] = sum[2];
+				x += 8;
+				continue;
+			}
+#endif
+			for (; n > 0; n--, x++) {
+				v4 sum = NAME(splat)(0);
+				for (int j = 0; j < k; j++)
+					for (int i = 0; i < k; i++) {
+						const float fx = (float)x + step[i], fy = (float)y + step[j];
+						sum += NAME(sample)(rgb, stride, width, height, m[0] * fx + m[1] * fy + m[2], m[3] * fx + m[4] * fy + m[5]);
+					}
+				sum = sum * gain + base;
+				channel[0][row + x] = sum[0], channel[1][row + x] = sum[1], channel[2][row + x] = sum[2];
+			}
 		}
 	}
 }

@@ -18,6 +18,9 @@ typedef int32_t vigil_i4 __attribute__((vector_size(16)));
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vigil_i4){__VA_ARGS__})
 #endif
 
+// vigil_line is the number of floats of a row of three channels, with four to spare: whole cache lines.
+static inline size_t vigil_line(int src_w, int out_w) { return (3 * (size_t)(src_w > out_w ? src_w : out_w) + 4 + 15) & ~(size_t)15; }
+
 #define NAME(x) plain_##x
 #include "body.h"
 #undef NAME
@@ -44,6 +47,5 @@ const vigil_kernels *vigil_kernels_best(void) { return &vigil_kernels_plain; }
 #endif
 
 size_t vigil_letterbox_scratch(int src_w, int out_w, int rows_width) {
-	const size_t line = 3 * (size_t)(src_w > out_w ? src_w : out_w) + 4;
-	return line * (size_t)(rows_width + 1) + (PLAN / 8) * (size_t)out_w + 4;
+	return 16 + vigil_line(src_w, out_w) * (size_t)(rows_width + 1) + (PLAN / 8) * (size_t)out_w + 4;
 }

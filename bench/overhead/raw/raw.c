@@ -112,21 +112,14 @@ int main(int argc, char **argv) {
 	OrtEnv *env;
 	must(api->CreateEnv(ORT_LOGGING_LEVEL_FATAL, "raw", &env));
 	model detect = load(env, argv[2]), embed = load(env, argv[3]);
-	static double least[4096];
-	for (int times; scanf("%d", &times) == 1;) {
-		size_t frames = 0;
-		for (int t = 0; t < times; t++) {
-			frames = 0;
-			for (const float *at = inputs; at < end && frames < sizeof least / sizeof *least; frames++) {
+	for (int times; scanf("%d", &times) == 1;) { // passes over all frames
+		while (times-- > 0)
+			for (const float *at = inputs; at < end;) {
 				int runs = (int)*at++;
 				double seconds = timed(&detect, &at);
 				while (runs-- > 0) seconds += timed(&embed, &at);
-				if (t == 0 || seconds < least[frames]) least[frames] = seconds;
+				printf("%.9f\n", seconds);
 			}
-		}
-		double sum = 0;
-		for (size_t f = 0; f < frames; f++) sum += least[f];
-		printf("%.9f\n", sum);
 		fflush(stdout);
 	}
 	return 0;
