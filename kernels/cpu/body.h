@@ -149,12 +149,12 @@ static void NAME(across)(float *out, size_t plane, const float *row, const vigil
 }
 
 #ifdef WIDEN
-// NAME(spans) reports whether any eight neighbouring outputs look at no more than eight neighbouring inputs: every row that is
+// NAME(spans) reports whether any LANES neighbouring outputs look at no more than LANES neighbouring inputs: every row that is
 // enlarged by a seventh and more, and most others.
 static int NAME(spans)(const vigil_axis *a, int inputs) {
-	if (a->width != 2 || inputs < 8) return 0;
-	for (int x = 0; x + 8 <= a->outputs; x += 8)
-		if (a->first[x + 7] + 2 - a->first[x] > 8) return 0;
+	if (a->width != 2 || inputs < LANES) return 0;
+	for (int x = 0; x + LANES <= a->outputs; x += LANES)
+		if (a->first[x + LANES - 1] + 2 - a->first[x] > LANES) return 0;
 	return 1;
 }
 
@@ -178,34 +178,33 @@ static void NAME(split)(float *restrict out, const uint8_t *restrict row, int w)
 		for (int c = 0; c < 3; c++) out[(size_t)c * w + x] = row[3 * x + c];
 }
 
-// NAME(plan) takes the table of an axis apart for NAME(enlarge): of each eight outputs the first input of the register that
-// they look at, eight places in it and two times eight weights. An axis is planned once and used for every row.
+// NAME(plan) takes the table of an axis apart for NAME(enlarge): for each LANES outputs the first input of the register that they
+// look at, LANES places in it, and two times LANES weights. An axis is planned once and used for every row.
 static void NAME(plan)(int32_t *restrict out, const vigil_axis *a, int w) {
-	for (int x = 0; x + 8 <= a->outputs; x += 8, out += PLAN) {
-		const int64_t base = a->first[x] < w - 8 ? a->first[x] : w - 8;
+	for (int x = 0; x + LANES <= a->outputs; x += LANES, out += 4 * LANES) {
+		const int64_t base = a->first[x] < w - LANES ? a->first[x] : w - LANES;
 		out[0] = (int32_t)base;
-		for (int i = 0; i < 8; i++) {
-			out[8 + i] = (int32_t)(a->first[x + i] - base);
-			memcpy(out + 16 + i, a->taps + 2 * (x + i), sizeof *a->taps);
-			memcpy(out + 24 + i, a->taps + 2 * (x + i) + 1, sizeof *a->taps);
+		for (int i = 0; i < LANES; i++) {
+			out[LANES + i] = (int32_t)(a->first[x + i] - base);
+			memcpy(out + 2 * LANES + i, a->taps + 2 * (x + i), sizeof *a->taps);
+			memcpy(out + 3 * LANES + i, a->taps + 2 * (x + i) + 1, sizeof *a->taps);
 		}
 	}
 }
 
-// NAME(enlarge) filters a row of bytes across into three rows, one a channel: each register of eight inputs is looked at by
-// eight outputs. line is a work area of three times the width.
+// NAME(enlarge) filters a row of bytes across into three rows, one a channel: each register of inputs is looked at by as many
+// outputs. line is a work area of three times the width.
 static void NAME(enlarge)(float *restrict out, const uint8_t *restrict row, int w, const vigil_axis *a, const int32_t *restrict plan, float *restrict line) {
 	NAME(split)(line, row, w);
 	const int n = a->outputs;
 	int x = 0;
-	for (; x + 8 <= n; x += 8, plan += PLAN) {
-		const __m256i left = _mm256_loadu_si256((const __m256i *)(plan + 8)), right = _mm256_add_epi32(left, _mm256_set1_epi32(1));
-		const __m256 wl = _mm256_loadu_ps((const float *)(plan + 16)), wr = _mm256_loadu_ps((const float *)(plan + 24));
+	for (; x + LANES <= n; x += LANES, plan += 4 * LANES) {
+		const VECI left = VLOADI(plan + LANES), right = VNEXT(left);
+		const VEC wl = VLOAD((const float *)(plan + 2 * LANES)), wr = VLOAD((const float *)(plan + 3 * LANES));
 		const float *from = line + plan[0];
 		for (int c = 0; c < 3; c++) {
-			const __m256 in = _mm256_loadu_ps(from + (size_t)c * w);
-			const __m256 v = _mm256_fmadd_ps(_mm256_permutevar8x32_ps(in, right), wr, _mm256_mul_ps(_mm256_permutevar8x32_ps(in, left), wl));
-			_mm256_storeu_ps(out + (size_t)c * n + x, v);
+			const VEC in = VLOAD(from + (size_t)c * w);
+			VSTORE(out + (size_t)c * n + x, VFMA(VPICK(in, right), wr, VMUL(VPICK(in, left), wl)));
 		}
 	}
 	for (; x < n; x++)

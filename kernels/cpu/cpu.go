@@ -1,5 +1,5 @@
 // Package cpu is the backend of package kernels in C: scaling of pictures into a tensor, alignment, colour conversion, and the
-// scores of a gallery's rows. It takes the instructions that the processor has (AVX2 with FMA on x86-64, NEON on ARM).
+// scores of a gallery's rows. It takes the instructions that the processor has (AVX-512, or AVX2 with FMA, on x86-64, NEON on ARM).
 //
 // Promises: results equal the reference in package kernels to within rounding, 0.01 of a grey level before normalisation,
 // at every size and format; colours converted from YUV and scores are the same bit for bit. Functions block for the work alone and
@@ -55,10 +55,18 @@ type kernelSet = C.vigil_kernels
 // best are the kernels for this processor; tests set others.
 var best = C.vigil_kernels_best()
 
-// plainKernels are those that every processor of the architecture runs.
-func plainKernels() *kernelSet { return &C.vigil_kernels_plain }
+// kernelSets are those that this processor runs, from the slowest on.
+func kernelSets() (list []*kernelSet) {
+	for i := 0; ; i++ {
+		k := C.vigil_kernels_at(C.int(i))
+		if k == nil {
+			return list
+		}
+		list = append(list, k)
+	}
+}
 
-// Name says which instructions are used: "AVX2", or "plain" for those that every processor of the architecture has.
+// Name says which instructions are used: "AVX-512", "AVX2", or "plain" for those that every processor of the architecture has.
 func Name() string { return C.GoString(best.name) }
 
 // mostTaps is MOST_TAPS of kernels.c.

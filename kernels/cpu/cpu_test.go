@@ -11,7 +11,7 @@ import (
 )
 
 // backends are the kernels that this processor can run.
-func backends() []*kernelSet { return []*kernelSet{plainKernels(), best} }
+func backends() []*kernelSet { return kernelSets() }
 
 // onEach runs a test on every backend.
 func onEach(t *testing.T, f func(t *testing.T)) {

@@ -43,7 +43,9 @@ typedef struct {
 	void (*dot)(int32_t *dst, const int8_t *rows, ptrdiff_t stride, size_t n, const int8_t *probe, size_t size);
 } vigil_kernels;
 
-// vigil_kernels_best are those for this processor, vigil_kernels_plain those that every processor of the architecture runs.
+// vigil_kernels_at are those that this processor runs, from the slowest on; NULL beyond. vigil_kernels_best is the last of them,
+// vigil_kernels_plain the first, which every processor of the architecture runs.
+const vigil_kernels *vigil_kernels_at(int i);
 const vigil_kernels *vigil_kernels_best(void);
 extern const vigil_kernels vigil_kernels_plain;
 
