@@ -9,6 +9,7 @@ import (
 type CameraStatus struct {
 	Frames    uint64  `json:"frames"`    // handed out
 	Lost      uint64  `json:"lost"`      // missing in the driver's sequence
+	Starved   uint64  `json:"starved"`   // of those lost: the driver may have had no buffer, because the daemon was late
 	LetGo     uint64  `json:"let_go"`    // given back unseen, because too few buffers would have been left to the driver
 	Damaged   uint64  `json:"damaged"`   // marked by the driver, short or empty
 	Restarts  uint64  `json:"restarts"`  // of the stream, without the device having gone
@@ -23,7 +24,7 @@ func cameraStatus(c *v4l2.Source) *CameraStatus {
 		return nil
 	}
 	s := c.Stats()
-	return &CameraStatus{s.Frames, s.Lost, s.LetGo, s.Damaged, s.Restarts, s.Connects, s.Unstamped, s.Rate, s.Control}
+	return &CameraStatus{s.Frames, s.Lost, s.Starved, s.LetGo, s.Damaged, s.Restarts, s.Connects, s.Unstamped, s.Rate, s.Control}
 }
 
 // ModuleStatus is what became of the line to a fingerprint module since the sensor was opened.

@@ -146,7 +146,7 @@ func (put putter) camera(name string, c *CameraStatus) {
 		return
 	}
 	put.each(descCamera, name, map[string]uint64{
-		"frame": c.Frames, "lost": c.Lost, "let_go": c.LetGo, "damaged": c.Damaged, "restart": c.Restarts, "connect": c.Connects,
+		"frame": c.Frames, "lost": c.Lost, "starved": c.Starved, "let_go": c.LetGo, "damaged": c.Damaged, "restart": c.Restarts, "connect": c.Connects,
 		"unstamped": c.Unstamped,
 	})
 }
