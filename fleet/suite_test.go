@@ -112,6 +112,7 @@ func testBirthAndWill(t *testing.T, w *world, b broker) {
 		birth, _ := m.Birth(device)
 		return s.Online && s.Session > 1 && birth.Session == s.Session
 	})
+	eventually(t, "link knows, too", func() bool { return l.Status().Connected }) // its birth is seen before it is acknowledged
 	newest, _ := m.State(device)
 	session := newest.Session
 
