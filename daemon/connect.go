@@ -62,6 +62,25 @@ func (a *app) open(ctx context.Context, cfg config.Config) (*core.Appliance, err
 	return core.Open(ctx, cfg, core.Options{Logger: a.logger(cfg.Log), Builder: engineBuilder()})
 }
 
+// alone calls fn with the appliance while no daemon runs on its state, and closes it.
+func (a *app) alone(ctx context.Context, fn func(*core.Appliance) error) (err error) {
+	cfg, err := a.load()
+	if err != nil {
+		return err
+	}
+	unlock, err := lockState(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	ap, err := a.open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ap.Close()) }()
+	return fn(ap)
+}
+
 // with calls fn with a client and closes it.
 func (a *app) with(ctx context.Context, fn func(*api.Client) error) error {
 	cfg, err := a.load()

@@ -64,36 +64,24 @@ func (o *recordOptions) check() error {
 	return nil
 }
 
-func (a *app) record(ctx context.Context, o recordOptions) (err error) {
-	cfg, err := a.load()
-	if err != nil {
-		return err
-	}
-	unlock, err := lockState(cfg.StateDir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unlock()) }()
-	ap, err := a.open(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, ap.Close()) }()
-	out, err := os.OpenFile(o.out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("cannot write the session: %w", err)
-	}
-	show := newProgress(a.env.Stderr, "seconds")
-	o.Progress = func(done time.Duration) { show.update(int(done.Seconds()), o.seconds) }
-	r, err := ap.Record(ctx, o.Recording, out)
-	if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
-		if r.Frames == 0 {
-			err = errors.Join(err, os.Remove(o.out))
+func (a *app) record(ctx context.Context, o recordOptions) error {
+	return a.alone(ctx, func(ap *core.Appliance) error {
+		out, err := os.OpenFile(o.out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return fmt.Errorf("cannot write the session: %w", err)
 		}
-		return err
-	}
-	return a.print(r, func(w io.Writer) {
-		fmt.Fprintf(w, "%d frames of %s in %.1f s, %d broken pictures passed over; to be deleted on %s\n", r.Frames, r.Sensor, r.Seconds, r.Skipped,
-			r.Expires.Local().Format("2006-01-02 15:04"))
+		show := newProgress(a.env.Stderr, "seconds")
+		o.Progress = func(done time.Duration) { show.update(int(done.Seconds()), o.seconds) }
+		r, err := ap.Record(ctx, o.Recording, out)
+		if err = errors.Join(err, out.Sync(), out.Close()); err != nil {
+			if r.Frames == 0 {
+				err = errors.Join(err, os.Remove(o.out))
+			}
+			return err
+		}
+		return a.print(r, func(w io.Writer) {
+			fmt.Fprintf(w, "%d frames of %s in %.1f s, %d broken pictures passed over; to be deleted on %s\n", r.Frames, r.Sensor, r.Seconds, r.Skipped,
+				r.Expires.Local().Format("2006-01-02 15:04"))
+		})
 	})
 }

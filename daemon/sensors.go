@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -104,30 +103,18 @@ func (a *app) modulePassword(file string) (uint32, error) {
 	return core.ParseModulePassword(text)
 }
 
-func (a *app) module(ctx context.Context, sensor string, change core.ModuleChange) (err error) {
-	cfg, err := a.load()
-	if err != nil {
-		return err
-	}
-	unlock, err := lockState(cfg.StateDir)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unlock()) }()
-	ap, err := a.open(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, ap.Close()) }()
-	info, err := ap.ConfigureModule(ctx, sensor, change)
-	if err != nil {
-		return err
-	}
-	return a.print(info, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: %d baud, packets of %d bytes, address %s, room for %d templates, none of which is used\n",
-			info.Sensor, info.Baud, info.PacketBytes, info.Address, info.Capacity)
-		if info.PasswordChanged || info.BaudChanged {
-			fmt.Fprintln(w, "the module keeps the change: set baud, and password or password_file, of the sensor to it")
+func (a *app) module(ctx context.Context, sensor string, change core.ModuleChange) error {
+	return a.alone(ctx, func(ap *core.Appliance) error {
+		info, err := ap.ConfigureModule(ctx, sensor, change)
+		if err != nil {
+			return err
 		}
+		return a.print(info, func(w io.Writer) {
+			fmt.Fprintf(w, "%s: %d baud, packets of %d bytes, address %s, room for %d templates, none of which is used\n",
+				info.Sensor, info.Baud, info.PacketBytes, info.Address, info.Capacity)
+			if info.PasswordChanged || info.BaudChanged {
+				fmt.Fprintln(w, "the module keeps the change: set baud, and password or password_file, of the sensor to it")
+			}
+		})
 	})
 }

@@ -28,6 +28,22 @@ func porch() config.Sensor {
 	}
 }
 
+// atThePorch starts the appliance, watches it, and adds the camera with a pixel format.
+func atThePorch(t *testing.T, a *core.Appliance, format string) *core.Watcher {
+	t.Helper()
+	if err := a.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w := a.Watch()
+	t.Cleanup(w.Stop)
+	cam := porch()
+	cam.Format = format
+	if err := a.AddSensor(t.Context(), cam); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
 // rig is a device with a camera of its configuration on a machine whose kernel is played; the driver and the daemon's core
 // are the real ones.
 type rig struct {

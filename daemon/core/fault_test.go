@@ -85,16 +85,7 @@ func TestFaultsLoseNoDecision(t *testing.T) {
 				ids[p] = must[core.Enrolled](t)(a.Enroll(t.Context(), fmt.Sprint("person ", p),
 					[][]byte{fake.Picture(t, p, true, true, 1), fake.Picture(t, p, true, true, 2)})).Subject
 			}
-			if err := a.Start(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			w := a.Watch()
-			defer w.Stop()
-			cam := porch()
-			cam.Format = c.format
-			if err := a.AddSensor(t.Context(), cam); err != nil {
-				t.Fatal(err)
-			}
+			w := atThePorch(t, a, c.format)
 			const visits = 8
 			decisions := 0
 			for i := range visits {

@@ -125,16 +125,7 @@ func TestFromTheDriversStampToTheDecision(t *testing.T) {
 			a := d.Open(t)
 			defer closeApp(t, a)
 			e := must[core.Enrolled](t)(a.Enroll(t.Context(), "Ann", pics[:4]))
-			if err := a.Start(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			w := a.Watch()
-			defer w.Stop()
-			cam := porch()
-			cam.Format = c.format
-			if err := a.AddSensor(t.Context(), cam); err != nil {
-				t.Fatal(err)
-			}
+			w := atThePorch(t, a, c.format)
 			select {
 			case dec := <-w.C:
 				if dec.Outcome != decide.Match || dec.Subject != e.Subject {
