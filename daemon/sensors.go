@@ -34,6 +34,10 @@ func (a *app) camerasCommand() *cobra.Command {
 				return err
 			}
 			return a.print(list, func(w io.Writer) {
+				if len(list) == 0 {
+					fmt.Fprintln(w, "no camera is here: plug one in; where `ls /sys/class/video4linux` is empty the kernel has no driver for it")
+					return
+				}
 				var rows [][]string
 				for _, id := range list {
 					rows = append(rows, []string{id.Node, v4l2.ByPath + id.Place, orDash(id.USB), orDash(id.Serial), id.Card})

@@ -108,13 +108,12 @@ func (s *sensor) status() SensorStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := SensorStatus{
-		Name: s.cfg.Name, Driver: s.cfg.Driver, Modality: s.unit.kind, State: s.state, Reason: s.reason, Frames: s.frames.Load(),
+		Name: s.cfg.Name, Driver: s.cfg.Driver, Modality: s.unit.kind, State: s.incidents.shown(time.Now(), s.base), Reason: s.reason, Frames: s.frames.Load(),
 		Skipped: s.skipped.Load(), Malformed: s.malformed.Load(), Stale: s.stale.Load(), Unannounced: s.unannounced.Load(),
 		Dropped: s.dropped, Guidance: s.advised, Copies: s.copies.Load(), Falls: s.incidents.falls, Unaudited: s.incidents.unaudited,
 		Way: s.way.latencies(), Camera: cameraStatus(s.camera), Module: moduleStatus(s.module),
 		Pair: s.pair.status(),
 	}
-	st.State = s.incidents.shown(time.Now(), s.base)
 	if s.newest != nil {
 		st.Dropped += s.newest.Dropped()
 	}

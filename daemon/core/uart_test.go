@@ -18,7 +18,7 @@ import (
 )
 
 // uartSpeed is how many times faster than its baud rate the played line is. VIGIL_UART_SPEED=1 takes the real time, about
-// two minutes.
+// seven minutes.
 func uartSpeed(t *testing.T) float64 {
 	t.Helper()
 	text := os.Getenv("VIGIL_UART_SPEED")
