@@ -33,7 +33,7 @@ func (a *app) camerasCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) {
+			return a.print(append([]v4l2.Identity{}, list...), func(w io.Writer) { // [] where there is none, not null
 				if len(list) == 0 {
 					fmt.Fprintln(w, "no camera is here: plug one in; where `ls /sys/class/video4linux` is empty the kernel has no driver for it")
 					return

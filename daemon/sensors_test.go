@@ -77,6 +77,9 @@ func TestAModuleIsSetFromTheCommandLine(t *testing.T) {
 	write("0xC0FFEE42", 0o600)
 	run(0, "", "module", "reader")
 	run(0, "", "cameras")
+	if out, _ := run(0, "", "cameras", "--json"); !strings.HasPrefix(out, "[") {
+		t.Errorf("a list is %q", out)
+	}
 	run(exitError, "", "module", "nobody")
 	a := d.Open(t)
 	defer func() {
