@@ -3,6 +3,7 @@ package core
 import (
 	"errors"
 
+	"vigil/infer"
 	"vigil/infer/face"
 	"vigil/infer/finger"
 )
@@ -39,31 +40,32 @@ func (p *presentation) assessment() *Assessment {
 type faceQuality face.Components
 
 func (q *faceQuality) assess() *Assessment {
-	c := (*face.Components)(q)
-	a := &Assessment{Components: make(map[string]QualityComponent, len(c))}
-	if kind, code := c.Worst(); code != face.NoGuidance {
-		a.Guidance, a.Worst = string(code), kind.String()
-	}
-	for k, v := range c {
-		if kind := face.Kind(k); v.Value != face.NotComputed {
-			a.Components[kind.String()] = QualityComponent{v.Value, v.Measured, kind.Unit()}
-		}
-	}
-	return a
+	worst, code := (*face.Components)(q).Worst()
+	return assess(worst, string(code), q[:])
 }
 
 // fingerQuality assesses a print.
 type fingerQuality finger.Components
 
 func (q *fingerQuality) assess() *Assessment {
-	c := (*finger.Components)(q)
-	a := &Assessment{Components: make(map[string]QualityComponent, len(c))}
-	if kind, code := c.Worst(); code != finger.NoGuidance {
-		a.Guidance, a.Worst = string(code), kind.String()
+	worst, code := (*finger.Components)(q).Worst()
+	return assess(worst, string(code), q[:])
+}
+
+// assess puts components into words; their places are their kinds, and worst counts where there is guidance.
+func assess[K interface {
+	~int
+	String() string
+	Unit() string
+}](worst K, guidance string, list []infer.Component) *Assessment {
+	a := &Assessment{Guidance: guidance, Components: make(map[string]QualityComponent, len(list))}
+	if guidance != "" {
+		a.Worst = worst.String()
 	}
-	for k, v := range c {
-		kind := finger.Kind(k)
-		a.Components[kind.String()] = QualityComponent{v.Value, v.Measured, kind.Unit()}
+	for k, c := range list {
+		if kind := K(k); c.Value != infer.NotComputed {
+			a.Components[kind.String()] = QualityComponent{c.Value, c.Measured, kind.Unit()}
+		}
 	}
 	return a
 }

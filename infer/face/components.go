@@ -4,11 +4,12 @@ import (
 	"fmt"
 	"math"
 
+	"vigil/infer"
 	"vigil/kernels"
 )
 
-// NotComputed is the value of a component that nothing could be said about: 255, as in ISO/IEC 29794-5.
-const NotComputed = 255
+// NotComputed is infer.NotComputed.
+const NotComputed = infer.NotComputed
 
 // Kind names a quality component of a face. Names, scales and constants are those of OFIQ 1.1 (github.com/BSI-OFIQ/OFIQ-Project,
 // commit a16a990e), the reference implementation of ISO/IEC 29794-5, as its source and its data/ofiq_config.jaxn have them. The
@@ -88,11 +89,8 @@ func (k Kind) String() string {
 // Unit is the unit of what is measured: "deg", "px", "bit", or "1" for a ratio.
 func (k Kind) Unit() string { return described[k].unit }
 
-// Component is one quality component.
-type Component struct {
-	Value    uint8   // 0 (worst) to 100, or NotComputed; then Measured is 0
-	Measured float32 // what Value was made from, in the kind's unit
-}
+// Component is infer.Component: what is measured is in the kind's unit.
+type Component = infer.Component
 
 // Components are the quality components of a face. They guide the person in front of a camera, and decide nothing.
 type Components [Kinds]Component
@@ -128,7 +126,7 @@ const farthest = 1e6
 
 // set notes a component; value is 0 to 1.
 func (c *Components) set(k Kind, value, measured float64) {
-	c[k] = Component{percent(float32(value)), float32(max(-farthest, min(farthest, measured)))}
+	c[k] = Component{Value: percent(float32(value)), Measured: float32(max(-farthest, min(farthest, measured)))}
 }
 
 // percent is v in 0..1 as 0..100.

@@ -53,7 +53,7 @@ func geometryOf(p *[10]float32) geometry {
 func (c *Components) pose(g geometry) {
 	if g.eyes == 0 || g.mouth <= 0 {
 		for _, k := range [...]Kind{HeadPoseYaw, HeadPosePitch, HeadPoseRoll} {
-			c[k] = Component{0, 90}
+			c[k] = Component{Value: 0, Measured: 90}
 		}
 		return
 	}

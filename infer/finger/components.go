@@ -3,6 +3,8 @@ package finger
 import (
 	"fmt"
 	"math"
+
+	"vigil/infer"
 )
 
 // Kind names a quality component of a print. ISO/IEC 29794-4 is about them; its text was not at hand. Its public reference
@@ -54,11 +56,8 @@ func (k Kind) String() string {
 // Unit is the unit of what is measured: "mm2", "mm", "levels", "minutiae", or "1" for a ratio.
 func (k Kind) Unit() string { return described[k].unit }
 
-// Component is one quality component.
-type Component struct {
-	Value    uint8   // 0 (worst) to 100
-	Measured float32 // what Value was made from, in the kind's unit
-}
+// Component is infer.Component: what is measured is in the kind's unit, and every kind is computed.
+type Component = infer.Component
 
 // Components are the quality components of a print. They guide the person at a reader, and decide nothing.
 type Components [Kinds]Component
@@ -94,7 +93,7 @@ func (e *extractor) components(q *Quality, gray []byte, w, h int) (c Components)
 
 // set notes a component; value is 0 to 1.
 func (c *Components) set(k Kind, value, measured float32) {
-	c[k] = Component{percent(value), measured}
+	c[k] = Component{Value: percent(value), Measured: measured}
 }
 
 // survey are sums over the cells of a print that hold contrast.
