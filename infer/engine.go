@@ -52,6 +52,12 @@ type Engine interface {
 	Close() error
 }
 
+// Explained is an Engine of a runtime that has more than one way to run a model.
+type Explained interface {
+	// Kernels says which way was taken, and why, in words.
+	Kernels() string
+}
+
 // IO is one set of bound tensors. The slices stay valid, at the same address, until Close.
 type IO interface {
 	// Input is the memory of input i, row-major, to be filled before Run.

@@ -65,6 +65,9 @@ func loadFile(ctx context.Context, rt Runtime, m *Model, s *Stage, c Choice) (_ 
 	if engine != nil {
 		l.engine = &shared{Engine: engine}
 		l.engine.users.Store(1)
+		if e, ok := engine.(Explained); ok {
+			l.Choice.Kernels = e.Kernels()
+		}
 	}
 	if err = errors.Join(err, w.Close()); err != nil {
 		return nil, fmt.Errorf("stage %s, file %s: %w", s.Name, c.File, err)

@@ -141,6 +141,8 @@ type Choice struct {
 	// Operators are those of ours in the file: what they do is not to be done again behind the model.
 	Operators []string `json:"operators,omitempty"`
 	Reason    string   `json:"reason"` // in words
+	// Kernels says what runs the file within the runtime, and why, in words; "" where a runtime has one way, or before it is loaded.
+	Kernels string `json:"kernels,omitempty"`
 }
 
 // Choose picks the file of the stage for a runtime that runs these dialects best, the best first (DialectOps is among them
