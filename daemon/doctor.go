@@ -132,7 +132,7 @@ func runtimeFinding(cfg config.Config) finding {
 	if err != nil {
 		return finding{"runtime", bad, err.Error()}
 	}
-	return verdict("runtime", rt.Name(), rt.Close())
+	return verdict("runtime", rt.Name()+"; "+core.KernelsText(cfg), rt.Close())
 }
 
 // runtimeChain says of every runtime that is faster than the one that is always there whether it could be used, and what

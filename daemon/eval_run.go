@@ -17,6 +17,7 @@ import (
 	"vigil/infer/finger"
 	"vigil/infer/ort"
 	"vigil/infer/preset"
+	"vigil/infer/vnni"
 	"vigil/sensors"
 	"vigil/sensors/picture"
 )
@@ -53,10 +54,11 @@ func (e *evaluation) each(ctx context.Context, f func(s *bundleSystem) error) (e
 		}
 		models = append(models, model)
 	}
-	rt, err := ort.Open(ort.Options{Library: o.library, Threads: o.threads})
+	plain, err := ort.Open(ort.Options{Library: o.library, Threads: o.threads})
 	if err != nil {
 		return err
 	}
+	rt := vnni.Over(plain)
 	defer func() { err = errors.Join(err, rt.Close()) }()
 	for i, m := range models {
 		if err := e.one(ctx, rt, m, o.precision[i], f); err != nil {
@@ -67,7 +69,7 @@ func (e *evaluation) each(ctx context.Context, f func(s *bundleSystem) error) (e
 }
 
 // one loads a bundle at one precision and calls f.
-func (e *evaluation) one(ctx context.Context, rt *ort.Runtime, m *infer.Model, precision string, f func(s *bundleSystem) error) (err error) {
+func (e *evaluation) one(ctx context.Context, rt infer.Runtime, m *infer.Model, precision string, f func(s *bundleSystem) error) (err error) {
 	b := &bundleSystem{name: precision, title: m.Manifest.ID + " at " + precision + " on " + rt.Name()}
 	if m.Manifest.Modality == core.Finger {
 		pipe, err := finger.New(ctx, rt, m)

@@ -153,6 +153,9 @@ func printModel(w io.Writer, m core.ModelInfo) {
 	}
 	for _, c := range m.Choices {
 		fmt.Fprintf(w, "  runs         %s: %s (%s): %s\n", c.Stage, c.File, c.Precision, c.Reason)
+		if c.Kernels != "" {
+			fmt.Fprintf(w, "               by %s\n", c.Kernels)
+		}
 	}
 	switch {
 	case m.InUse:

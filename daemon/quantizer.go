@@ -23,6 +23,7 @@ import (
 	"vigil/infer/ort"
 	"vigil/infer/preset"
 	"vigil/infer/quant"
+	"vigil/infer/vnni"
 	"vigil/secure"
 	"vigil/sensors"
 )
@@ -31,7 +32,8 @@ import (
 type quantizer struct {
 	o      quantizeOptions
 	stderr io.Writer
-	rt     *ort.Runtime // one thread: latency is compared per thread
+	rt     *ort.Runtime  // one thread: latency is compared per thread
+	on     infer.Runtime // what a device runs its models on: rt with our kernels over it
 	model  *infer.Model
 	stage  *infer.Stage
 	pipe   *face.Pipeline   // fp32; nil for a finger bundle
@@ -65,13 +67,14 @@ func openQuantizer(ctx context.Context, o quantizeOptions, stderr io.Writer) (q 
 	if q.rt, err = ort.Open(ort.Options{Library: o.library, Threads: 1}); err != nil {
 		return nil, err
 	}
+	q.on = vnni.Over(q.rt)
 	plain, err := eval.AtPrecision(q.model.Manifest, eval.FP32, infer.DialectCPU)
 	if err == nil {
 		fp32 := &infer.Model{Manifest: plain, Open: q.model.Open}
 		if plain.Modality == core.Finger {
-			q.prints, err = finger.New(ctx, q.rt, fp32)
+			q.prints, err = finger.New(ctx, q.on, fp32)
 		} else {
-			q.pipe, err = face.New(ctx, q.rt, fp32)
+			q.pipe, err = face.New(ctx, q.on, fp32)
 		}
 	}
 	if err != nil {
@@ -136,7 +139,7 @@ func (q *quantizer) run(ctx context.Context) (*quantizeReport, error) {
 		return nil, fmt.Errorf("stage %s, file %s: %w", q.stage.Name, q.stage.File, err)
 	}
 	r := &quantizeReport{
-		Model: q.model.Manifest.ID, Stage: q.stage.Name, Runtime: q.rt.Name(), Pictures: taken.Len(), NoFace: taken.without + held.without, Method: q.o.method,
+		Model: q.model.Manifest.ID, Stage: q.stage.Name, Runtime: q.on.Name(), Pictures: taken.Len(), NoFace: taken.without + held.without, Method: q.o.method,
 	}
 	dialects, err := q.o.dialects()
 	if err != nil {
@@ -210,7 +213,7 @@ func (q *quantizer) evidence(ctx context.Context, v *quantizeVariant, file strin
 		return nil, err
 	}
 	defer func() { engines[0].Close(); engines[1].Close() }()
-	e := &quant.Evidence{Machine: machine() + ", " + q.rt.Name()}
+	e := &quant.Evidence{Machine: machine() + ", " + q.on.Name()}
 	if q.o.pairs == "" && q.o.boxes == "" && q.o.prints == "" {
 		a, err := quant.Agree(ctx, engines, len(q.stage.Outputs), held)
 		if err != nil {
@@ -235,7 +238,7 @@ func (q *quantizer) evidence(ctx context.Context, v *quantizeVariant, file strin
 
 func (q *quantizer) engines(ctx context.Context, models ...[]byte) (e [2]infer.Engine, err error) {
 	for i, data := range models {
-		if e[i], err = q.rt.Load(ctx, data, q.stage.Inputs, q.stage.Outputs); err != nil {
+		if e[i], err = q.on.Load(ctx, data, q.stage.Inputs, q.stage.Outputs); err != nil {
 			if i > 0 {
 				e[0].Close()
 			}
@@ -269,7 +272,7 @@ func (q *quantizer) labelledFaces(ctx context.Context, v *quantizeVariant, file 
 			return nil, err
 		}
 	}
-	pipe, err := face.New(ctx, q.rt, q.with(file, int8))
+	pipe, err := face.New(ctx, q.on, q.with(file, int8))
 	if err != nil {
 		return nil, err
 	}
@@ -284,7 +287,7 @@ func (q *quantizer) labelledPrints(ctx context.Context, v *quantizeVariant, file
 			return nil, err
 		}
 	}
-	pipe, err := finger.New(ctx, q.rt, q.with(file, int8))
+	pipe, err := finger.New(ctx, q.on, q.with(file, int8))
 	if err != nil {
 		return nil, err
 	}

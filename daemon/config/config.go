@@ -59,10 +59,18 @@ type Runtime struct {
 	Threads  int    `toml:"threads"` // per engine
 	Workers  int    `toml:"workers"` // frames of a modality at a time; 0 is the number of cores divided by threads, at least 1
 	// Affinity binds an engine's threads to processors, in ONNX Runtime's notation: "1;2" for three threads.
-	Affinity string   `toml:"affinity"`
+	Affinity string `toml:"affinity"`
+	// Kernels says whether our own kernels run 8-bit models on the CPU where they are faster: KernelsAuto or KernelsOff.
+	Kernels  string   `toml:"kernels"`
 	Device   Device   `toml:"device"`
 	Provider Provider `toml:"provider"`
 }
+
+// Values of Runtime.Kernels.
+const (
+	KernelsAuto = "auto"
+	KernelsOff  = "off"
+)
 
 // Device configures ONNX Runtime's own CUDA and TensorRT providers, where the library has them.
 type Device struct {
@@ -287,7 +295,7 @@ func Default() Config {
 		Version:  Version,
 		StateDir: "/var/lib/vigil",
 		TPM:      TPM{PCRs: []int{7}},
-		Runtime:  Runtime{Threads: 2},
+		Runtime:  Runtime{Threads: 2, Kernels: KernelsAuto},
 		Policy: Policy{
 			EnrollQuality: 0.25, ProbeQuality: 0.05, Liveness: LivenessOff, EnrollSamples: 3, ConfirmFrames: 2, UnknownFrames: 5,
 			EventHold: Duration(2 * time.Second), MaxFailures: 5, FailureWindow: Duration(time.Minute),

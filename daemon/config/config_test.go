@@ -29,7 +29,7 @@ func TestEveryKey(t *testing.T) {
 	want := Config{
 		Version: 1, StateDir: "/srv/vigil",
 		TPM: TPM{Address: "unix:/run/swtpm.sock", PCRs: []int{0, 7, 14}},
-		Runtime: Runtime{Library: "/opt/ort/libonnxruntime.so.1", TensorRT: "/opt/tensorrt", Threads: 4, Workers: 3, Affinity: "1;2;3",
+		Runtime: Runtime{Library: "/opt/ort/libonnxruntime.so.1", TensorRT: "/opt/tensorrt", Threads: 4, Workers: 3, Affinity: "1;2;3", Kernels: KernelsOff,
 			Device: Device{ID: 1, MemoryMiB: 512, Graphs: true, WorkspaceMiB: 256, EngineCache: "/run/vigil/engines", TimingCache: "/var/cache/vigil",
 				FP16: true, DLACore: 2, BuilderLevel: 4, CPUForTheRest: true},
 			Provider: Provider{Name: "Rocket", Library: "/opt/rocket/libep.so", Options: map[string]string{"thrust": "3"}}},
@@ -172,6 +172,7 @@ func TestErrors(t *testing.T) {
 		{"register 24", "[0, 7, 14]", "[7, 24]", "tpm.pcrs", "0 to 23"},
 		{"negative register", "[0, 7, 14]", "[-1]", "tpm.pcrs", "0 to 23"},
 		{"register twice", "[0, 7, 14]", "[7, 0, 7]", "tpm.pcrs", "twice"},
+		{"unknown kernels", `kernels = "off"`, `kernels = "fast"`, "runtime.kernels", "auto"},
 		{"no threads", "threads = 4", "threads = 0", "runtime.threads", "1 to 64"},
 		{"many threads", "threads = 4", "threads = 65", "runtime.threads", "1 to 64"},
 		{"verify threshold", "verify_threshold = 0.31", "verify_threshold = 1.0", "policy.verify_threshold", "below 1"},

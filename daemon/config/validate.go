@@ -59,6 +59,7 @@ func (v *validator) check(c *Config) {
 		v.require(r >= 0 && r < 24, "tpm.pcrs", "register %d: 0 to 23", r)
 		v.require(!slices.Contains(c.TPM.PCRs[:i], r), "tpm.pcrs", "register %d is named twice", r)
 	}
+	v.require(c.Runtime.Kernels == KernelsAuto || c.Runtime.Kernels == KernelsOff, "runtime.kernels", "%q: %q or %q", c.Runtime.Kernels, KernelsAuto, KernelsOff)
 	v.require(c.Runtime.Threads >= 1 && c.Runtime.Threads <= 64, "runtime.threads", "%d: 1 to 64", c.Runtime.Threads)
 	d, p := &c.Runtime.Device, &c.Runtime.Provider
 	v.require(d.ID >= 0 && d.ID < 64, "runtime.device.id", "%d: 0 to 63", d.ID)

@@ -15,6 +15,8 @@ import (
 	"vigil/infer/cuda"
 	"vigil/infer/ort"
 	"vigil/infer/trt"
+	"vigil/infer/vnni"
+	"vigil/kernels/int8"
 )
 
 // RuntimeLinks are the runtimes of this program in the order of their speed. engines gives TensorRT the engine of a model;
@@ -68,9 +70,23 @@ func ortLink(cfg config.Config, name string, p ort.Provider) chain.Link {
 			if err != nil {
 				return nil, err
 			}
+			if name == chain.ORTCPU && cfg.Runtime.Kernels == config.KernelsAuto {
+				return vnni.Over(rt), nil
+			}
 			return rt, nil
 		},
 	}
+}
+
+// KernelsText says whether our kernels run 8-bit models on this processor.
+func KernelsText(cfg config.Config) string {
+	if err := int8.Have(); err != nil {
+		return "8-bit models run on it too: " + err.Error()
+	}
+	if cfg.Runtime.Kernels == config.KernelsOff {
+		return `8-bit models run on it too: runtime.kernels is "off"`
+	}
+	return "VNNI kernels for 8-bit models where they are faster"
 }
 
 // AskRuntimes says of every runtime whether it could be used here, with the device that the driver shows.
