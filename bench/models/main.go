@@ -6,6 +6,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -19,6 +20,7 @@ import (
 	"vigil/infer/ort"
 	"vigil/infer/quant"
 	"vigil/infer/quant/onnx"
+	"vigil/infer/vnni"
 )
 
 type options struct {
@@ -58,7 +60,7 @@ func run(ctx context.Context, o options) (err error) {
 		return labelled(ctx, rt, o)
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "MODEL\tBATCH\tFP32 ms\tINT8 ms\tRATIO\tQUARTILES\tCOSINE\tGATE")
+	fmt.Fprintln(w, "MODEL\tBATCH\tWHAT\tms\tms\tRATIO\tQUARTILES\tCOSINE\tGATE")
 	for _, m := range open.Models() {
 		if o.only != "" && o.only != m.File {
 			continue
@@ -84,22 +86,56 @@ func measure(ctx context.Context, rt *ort.Runtime, m open.Model, o options, w *t
 	if err != nil {
 		return err
 	}
-	agreement := 0.0
-	for _, n := range []int64{1, 8} {
-		if n > int64(o.most) {
-			break
+	over, agreement := vnni.Over(rt), 0.0 // rt is closed by its owner
+	for _, c := range []struct {
+		n    int64
+		what string
+		on   [2]infer.Runtime
+		of   [2][]byte
+	}{
+		{1, "ONNX Runtime: float, INT8", [2]infer.Runtime{rt, rt}, [2][]byte{fp32, int8}},
+		{1, "vigild: float, INT8", [2]infer.Runtime{rt, over}, [2][]byte{fp32, int8}},
+		{1, "INT8: ONNX Runtime, vigild", [2]infer.Runtime{rt, over}, [2][]byte{int8, int8}},
+		{8, "ONNX Runtime: float, INT8", [2]infer.Runtime{rt, rt}, [2][]byte{fp32, int8}},
+	} {
+		if c.n > int64(o.most) || c.on[1] == over && over == infer.Runtime(rt) { // this processor does not run our kernels
+			continue
 		}
-		race, a, err := raceAt(ctx, rt, m, n, [2][]byte{fp32, int8}, held, o, (o.runs+int(n)-1)/int(n))
+		o := o
+		if !bytes.Equal(c.of[0], fp32) {
+			o.keep = "" // what is kept are the answers in float
+		}
+		race, a, err := raceAt(ctx, c.on, m, c.n, c.of, held, o, (o.runs+int(c.n)-1)/int(c.n))
 		if err != nil {
-			return fmt.Errorf("batch %d: %w", n, err)
+			return fmt.Errorf("batch %d: %w", c.n, err)
 		}
-		if n == 1 {
+		if c.n == 1 {
 			agreement = a
 		}
-		g, _ := quant.Judge(quant.Evidence{Metric: "mean cosine to fp32", FP32: 1, Variant: agreement, Latency: race}, quant.Limits{MostLoss: 0.01}, false)
-		fmt.Fprintf(w, "%s\t%d\t%.2f\t%.2f\t%.2f\t%.2f..%.2f\t%.4f\t%s: %s\n", m.File, n, race.Seconds[0]*1e3, race.Seconds[1]*1e3, race.Ratio, race.Low, race.High, agreement, g.Verdict, g.Reason)
+		verdict, err := judged(ctx, c.on[1], m, c.of, quant.Evidence{Metric: "mean cosine", FP32: 1, Variant: agreement, Latency: race}, fp32)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\t%.2f\t%.2f\t%.2f\t%.2f..%.2f\t%.4f\t%s\n", m.File, c.n, c.what, race.Seconds[0]*1e3, race.Seconds[1]*1e3, race.Ratio, race.Low, race.High, agreement, verdict)
 	}
 	return nil
+}
+
+// judged is the gate's verdict on float against 8 bits; between two that run 8 bits, which kernels were taken and why.
+func judged(ctx context.Context, rt infer.Runtime, m open.Model, of [2][]byte, e quant.Evidence, fp32 []byte) (_ string, err error) {
+	if bytes.Equal(of[0], fp32) {
+		g, _ := quant.Judge(e, quant.Limits{MostLoss: 0.01}, false)
+		return g.Verdict + ": " + g.Reason, nil
+	}
+	engine, err := rt.Load(ctx, of[1], []infer.Tensor{m.Input}, m.Outputs)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, engine.Close()) }()
+	if x, ok := engine.(infer.Explained); ok {
+		return x.Kernels(), nil
+	}
+	return "", nil
 }
 
 // quantised makes the INT8 file, or takes the one that is kept: under an emulator calibration would take hours.
@@ -137,7 +173,7 @@ func quantised(ctx context.Context, rt *ort.Runtime, m open.Model, fp32 []byte, 
 }
 
 // raceAt times both at a batch size; at batch 1 it measures how alike they answer, too.
-func raceAt(ctx context.Context, rt *ort.Runtime, m open.Model, n int64, models [2][]byte, held open.Samples, o options, runs int) (race *quant.Race, cosine float64, err error) {
+func raceAt(ctx context.Context, on [2]infer.Runtime, m open.Model, n int64, models [2][]byte, held open.Samples, o options, runs int) (race *quant.Race, cosine float64, err error) {
 	var engines [2]infer.Engine
 	defer func() {
 		for _, e := range engines {
@@ -155,16 +191,16 @@ func raceAt(ctx context.Context, rt *ort.Runtime, m open.Model, n int64, models 
 		if data, err = rebatch(data, m.Input, n); err != nil {
 			return nil, 0, err
 		}
-		if engines[i], err = rt.Load(ctx, data, []infer.Tensor{in}, outs); err != nil {
+		if engines[i], err = on[i].Load(ctx, data, []infer.Tensor{in}, outs); err != nil {
 			return nil, 0, err
 		}
 	}
 	if n == 1 {
-		fp32, err := reference(ctx, engines[0], m, held, o)
+		first, err := reference(ctx, engines[0], m, held, o)
 		if err != nil {
 			return nil, 0, err
 		}
-		a, err := quant.Agree(ctx, [2]infer.Engine{fp32, engines[1]}, len(outs), held)
+		a, err := quant.Agree(ctx, [2]infer.Engine{first, engines[1]}, len(outs), held)
 		if err != nil {
 			return nil, 0, err
 		}

@@ -42,7 +42,7 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.vigild, "vigild", "bin/vigild", "our binary")
-	flag.StringVar(&o.precision, "precision", shipped, "shipped: vigild runs the embedder in 8 bits, as `vigild models quantize` makes it and its gate lets it in, the peer the file as published; fp32 or int8: all run the same file")
+	flag.StringVar(&o.precision, "precision", shipped, "shipped: vigild runs in 8 bits what `vigild models quantize` makes and its gate lets in, the peer the files as published; fp32 or int8: all run the same file")
 	flag.BoolVar(&o.json, "json", false, "print the results as JSON")
 	flag.IntVar(&o.people, "people", 300, "people enrolled, one picture each")
 	flag.IntVar(&o.pictures, "pictures", 200, "pictures to identify, half of them of strangers")
@@ -80,7 +80,7 @@ func run(ctx context.Context, o *options) (err error) {
 	if err != nil {
 		return err
 	}
-	r := &report{Precision: w.models.precision, People: len(w.people), Cores: runtime.NumCPU(), DurationSeconds: o.duration.Seconds(), Rounds: o.rounds, DeadlineMS: o.deadline.Milliseconds()}
+	r := &report{Precision: w.models.precision, Gates: w.models.gates, People: len(w.people), Cores: runtime.NumCPU(), DurationSeconds: o.duration.Seconds(), Rounds: o.rounds, DeadlineMS: o.deadline.Milliseconds()}
 	if err := r.loads(ctx, servers, w, o); err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func run(ctx context.Context, o *options) (err error) {
 func prepareWork(ctx context.Context, dir string, o *options) (*work, error) {
 	w := &work{dir: dir, people: map[string][]string{}}
 	var err error
-	if w.models, err = prepare(ctx, filepath.Join(dir, "bundle"), o.precision); err != nil {
+	if w.models, err = prepare(ctx, filepath.Join(dir, "bundle"), o); err != nil {
 		return nil, err
 	}
 	folders, err := filepath.Glob(filepath.Join(open.Data(), "faces", "lfw", "*"))

@@ -2,21 +2,19 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"vigil/bench/open"
 	"vigil/infer"
 	"vigil/infer/face"
-	"vigil/infer/ort"
 	"vigil/infer/preset"
-	"vigil/infer/quant"
 )
 
 // models are the files that all servers run.
@@ -24,110 +22,102 @@ type models struct {
 	detector, embedder string // what the peer loads
 	bundle             string // what ours imports: the same, with the manifest
 	precision          string
+	gates              []string // of the stages that ours runs in 8 bits, in words
 	threshold          float64
 }
 
 // shipped is what each server's users have: ours makes 8 bits of a model and judges them, the peer runs the published file.
 const shipped = "shipped"
 
-// prepare writes the bundle to dir: the face preset as it is, or with the embedder in 8 bits, made and judged here.
-func prepare(ctx context.Context, dir, precision string) (_ models, err error) {
-	m := models{bundle: dir, precision: precision}
-	if !slices.Contains([]string{shipped, infer.PrecisionFP32, infer.PrecisionINT8}, precision) {
-		return m, fmt.Errorf("precision %q: %s, %s or %s", precision, shipped, infer.PrecisionFP32, infer.PrecisionINT8)
+// prepare writes the bundle to dir: the face preset as it is, or with the variants that vigild makes of it and lets in.
+func prepare(ctx context.Context, dir string, o *options) (_ models, err error) {
+	m := models{bundle: dir, precision: o.precision}
+	if !slices.Contains([]string{shipped, infer.PrecisionFP32, infer.PrecisionINT8}, o.precision) {
+		return m, fmt.Errorf("precision %q: %s, %s or %s", o.precision, shipped, infer.PrecisionFP32, infer.PrecisionINT8)
 	}
-	manifest, err := preset.Load("face")
+	if o.precision == infer.PrecisionFP32 {
+		err = asPublished(dir)
+	} else {
+		err = quantise(ctx, o.vigild, dir)
+	}
 	if err != nil {
 		return m, err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	text, err := os.ReadFile(filepath.Join(dir, "bundle.json"))
+	if err != nil {
 		return m, err
+	}
+	manifest, err := infer.ParseManifest(text)
+	if err != nil {
+		return m, err
+	}
+	m.threshold = float64(manifest.Thresholds["identify"].Score)
+	for stage, path := range map[string]*string{face.StageDetect: &m.detector, face.StageEmbed: &m.embedder} {
+		s := manifest.StagesOf(stage)[0]
+		*path = filepath.Join(dir, s.File)
+		for _, v := range s.Variants {
+			m.gates = append(m.gates, fmt.Sprintf("%s: %s", stage, v.Gate.Reason))
+			if o.precision == infer.PrecisionINT8 {
+				*path = filepath.Join(dir, v.File)
+			}
+		}
+	}
+	return m, nil
+}
+
+// asPublished writes the preset with its files.
+func asPublished(dir string) error {
+	manifest, err := preset.Load("face")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
 	}
 	for name := range manifest.Files {
 		data, err := os.ReadFile(filepath.Join(open.Data(), "models", name))
 		if err != nil {
-			return m, err
+			return err
 		}
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
-			return m, err
-		}
-	}
-	embed := manifest.StagesOf(face.StageEmbed)[0]
-	m.detector, m.embedder = filepath.Join(dir, manifest.StagesOf(face.StageDetect)[0].File), filepath.Join(dir, embed.File)
-	m.threshold = float64(manifest.Thresholds["identify"].Score)
-	if precision != infer.PrecisionFP32 {
-		int8, err := quantise(ctx, dir, manifest, embed)
-		if err != nil {
-			return m, err
-		}
-		if precision == infer.PrecisionINT8 {
-			m.embedder = int8
+			return err
 		}
 	}
 	text, err := json.MarshalIndent(manifest, "", "  ")
 	if err != nil {
-		return m, err
+		return err
 	}
-	return m, os.WriteFile(filepath.Join(dir, "bundle.json"), text, 0o600)
+	return os.WriteFile(filepath.Join(dir, "bundle.json"), text, 0o600)
 }
 
-// quantise adds the embedder in 8 bits to the bundle, if the gate lets it in.
-func quantise(ctx context.Context, dir string, manifest *infer.Manifest, embed *infer.Stage) (path string, err error) {
-	rt, err := ort.Open(ort.Options{Threads: 1})
+// refused is the exit code of `vigild models quantize` where its gate lets nothing in.
+const refused = 4
+
+// quantise makes the bundle as an integrator does. The embedder must pass its gate; the detector passes it only where 8 bits
+// are faster than float, which is so on processors that our kernels run on.
+func quantise(ctx context.Context, vigild, dir string) error {
+	data := open.Data()
+	aligned := filepath.Join(data, "faces", "lfw_aligned112")
+	err := quantize(ctx, vigild, filepath.Join(data, "models"), "--preset", "face", "--output", dir, "--stage", face.StageEmbed, "--calib", aligned,
+		"--pictures", aligned, "--pairs", filepath.Join(data, "protocols", "lfw_aligned112_pairs_open.txt"))
 	if err != nil {
-		return "", err
+		return err
 	}
-	defer func() { err = errors.Join(err, rt.Close()) }()
-	model := open.Models()[0] // the embedder of the preset
-	fp32, err := model.Read()
-	if err != nil {
-		return "", err
+	err = quantize(ctx, vigild, dir, "--stage", face.StageDetect, "--calib", filepath.Join(data, "faces", "lfw"),
+		"--boxes", filepath.Join(data, "photos", "dlib", "training.xml"))
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == refused {
+		fmt.Fprintln(os.Stderr, "the detector stays in float:", err)
+		return nil
 	}
-	samples, err := model.Take(64, 0)
-	if err != nil {
-		return "", err
-	}
-	c, err := quant.Calibrate(ctx, rt, fp32, []infer.Tensor{model.Input}, samples, quant.Options{})
-	if err != nil {
-		return "", err
-	}
-	q, err := c.Write(ctx, infer.DialectCPU)
-	if err != nil {
-		return "", err
-	}
-	gate, in, err := judge(ctx, rt, model, [2][]byte{fp32, q.Data})
-	if err != nil {
-		return "", err
-	}
-	if !in {
-		return "", fmt.Errorf("the gate refuses 8 bits on this machine: %s", gate.Reason)
-	}
-	const name = "embed_int8.onnx"
-	sum := sha256.Sum256(q.Data)
-	manifest.ID += "-int8"
-	manifest.Files[name] = infer.FileSpec{SHA256: hex.EncodeToString(sum[:]), Bytes: int64(len(q.Data))}
-	embed.Variants = append(embed.Variants, infer.Variant{Precision: infer.PrecisionINT8, Dialect: infer.DialectCPU, File: name, Calibration: "least squared error, 64 pictures of LFW", Gate: gate})
-	path = filepath.Join(dir, name)
-	return path, os.WriteFile(path, q.Data, 0o600)
+	return err
 }
 
-// judge is the gate, on the aligned pairs.
-func judge(ctx context.Context, rt *ort.Runtime, m open.Model, files [2][]byte) (gate infer.Gate, in bool, err error) {
-	pairs, err := open.AlignedPairs()
+func quantize(ctx context.Context, vigild string, args ...string) error {
+	args = append([]string{"models", "quantize", "--dialect", "cpu", "--samples", "64"}, args...)
+	out, err := exec.CommandContext(ctx, vigild, args...).CombinedOutput()
 	if err != nil {
-		return gate, false, err
+		lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+		return fmt.Errorf("models quantize: %w: %s", err, lines[len(lines)-1])
 	}
-	e := quant.Evidence{DataSet: "1,200 aligned pairs of LFW", Metric: "verification accuracy", Percent: true, Machine: rt.Name()}
-	for i, to := range []*float64{&e.FP32, &e.Variant} {
-		got, err := m.Embed(ctx, rt, files[i], pairs, nil)
-		if err != nil {
-			return gate, false, err
-		}
-		*to = got.Accuracy(pairs)
-	}
-	if e.Latency, err = m.Race(ctx, rt, files, 100); err != nil {
-		return gate, false, err
-	}
-	gate, in = quant.Judge(e, quant.Limits{MostLoss: 0.001}, false)
-	return gate, in, nil
+	return nil
 }

@@ -13,6 +13,7 @@ import (
 // report is everything that was measured. Rates are requests per second.
 type report struct {
 	Precision       string     `json:"precision"`
+	Gates           []string   `json:"gates,omitempty"` // of what vigild runs in 8 bits
 	People          int        `json:"people"`
 	Cores           int        `json:"cores"`
 	Rounds          int        `json:"rounds"`
@@ -126,7 +127,10 @@ func ms(d time.Duration) float64 { return d.Seconds() * 1e3 }
 
 func (r *report) print(to io.Writer) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "embedder %s, %d people, %d cores, %d rounds of %.0f s, deadline %d ms\n", r.Precision, r.People, r.Cores, r.Rounds, r.DurationSeconds, r.DeadlineMS)
+	for _, g := range r.Gates {
+		fmt.Fprintf(w, "vigild in 8 bits: %s\n", g)
+	}
+	fmt.Fprintf(w, "models %s, %d people, %d cores, %d rounds of %.0f s, deadline %d ms\n", r.Precision, r.People, r.Cores, r.Rounds, r.DurationSeconds, r.DeadlineMS)
 	fmt.Fprintln(w, "SERVER\tLOAD\tOFFERED/s\tANSWERED/s\tLEAST..MOST\tIN TIME/s\tP50 ms\tP99 ms\tREFUSED %\tFAILED\tMEMORY MiB\tCPU ms\tOURS/THIS")
 	for _, list := range [][]figures{r.Capacity, r.Loads} {
 		ours := map[string]float64{}
