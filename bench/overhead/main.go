@@ -26,6 +26,7 @@ import (
 	"vigil/infer/face"
 	"vigil/infer/ort"
 	"vigil/infer/preset"
+	"vigil/infer/vnni"
 	"vigil/kernels/cpu"
 	"vigil/sensors"
 	"vigil/sensors/picture"
@@ -36,7 +37,7 @@ type options struct {
 	times                 int
 	limit                 float64
 	json                  bool
-	raw                   string
+	raw, bundle           string
 }
 
 func main() {
@@ -47,6 +48,7 @@ func main() {
 	flag.IntVar(&o.people, "people", 1000, "templates to search")
 	flag.Float64Var(&o.limit, "limit", 0, "fail if the median overhead is above this many percent; 0 never fails")
 	flag.BoolVar(&o.json, "json", false, "print the result as JSON")
+	flag.StringVar(&o.bundle, "bundle", "", "folder of a bundle, such as one with 8-bit variants, which both run where it has them; empty is the float preset")
 	flag.StringVar(&o.raw, "raw", "bin/bench-raw", "the C program")
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
@@ -71,12 +73,13 @@ type result struct {
 }
 
 func run(ctx context.Context, o options) (err error) {
-	rt, err := ort.Open(ort.Options{Threads: 1})
+	plain, err := ort.Open(ort.Options{Threads: 1})
 	if err != nil {
 		return err
 	}
+	rt := vnni.Over(plain) // what a device runs
 	defer func() { err = errors.Join(err, rt.Close()) }()
-	m, files, err := bundle()
+	m, files, err := bundle(o.bundle, rt.Dialects())
 	if err != nil {
 		return err
 	}
@@ -219,15 +222,22 @@ func gallery(people, dimension int) []int8 {
 }
 
 // bundle is the face preset, with its files.
-func bundle() (*infer.Model, [2]string, error) {
-	dir := filepath.Join(open.Data(), "models")
-	manifest, err := preset.Load("face")
-	if err != nil {
-		return nil, [2]string{}, err
+func bundle(dir string, dialects []string) (_ *infer.Model, files [2]string, err error) {
+	var manifest *infer.Manifest // that of the folder
+	if dir == "" {
+		dir = filepath.Join(open.Data(), "models")
+		if manifest, err = preset.Load("face"); err != nil {
+			return nil, files, err
+		}
 	}
-	files := [2]string{filepath.Join(dir, manifest.StagesOf(face.StageDetect)[0].File), filepath.Join(dir, manifest.StagesOf(face.StageEmbed)[0].File)}
 	m, err := infer.FromDir(os.DirFS(dir), manifest)
-	return m, files, err
+	if err != nil {
+		return nil, files, err
+	}
+	for i, stage := range []string{face.StageDetect, face.StageEmbed} {
+		files[i] = filepath.Join(dir, m.Manifest.StagesOf(stage)[0].Choose(dialects).File)
+	}
+	return m, files, nil
 }
 
 // pictures are frames of the open faces.

@@ -20,6 +20,7 @@ import (
 	"vigil/daemon/decide"
 	"vigil/infer"
 	"vigil/infer/builtin"
+	"vigil/kernels/int8"
 	"vigil/sensors/synth"
 	"vigil/store"
 )
@@ -277,6 +278,9 @@ func TestTheBuiltInFingerBundleIsInUse(t *testing.T) {
 	m := list[0]
 	if m.ID != id || !m.BuiltIn || !m.InUse || m.Modality != core.Finger || m.Problem != "" || m.SealedBytes != 0 || len(m.Choices) == 0 {
 		t.Errorf("the first bundle: %+v", m)
+	}
+	if said := m.Choices[0].Kernels != ""; said != (int8.Have() == nil) {
+		t.Errorf("what runs the model in 8 bits: %q, on this processor: %v", m.Choices[0].Kernels, int8.Have())
 	}
 	if !(m.Verify > 0 && m.Verify <= m.Identify && m.Identify <= m.Duplicate) {
 		t.Errorf("thresholds %v, %v, %v: none may be below the one before", m.Verify, m.Identify, m.Duplicate)

@@ -95,8 +95,11 @@ func (r *Runtime) Load(ctx context.Context, onnx []byte, inputs, outputs []infer
 	return ours, below.Close()
 }
 
-// keep remembers a verdict.
+// keep remembers a verdict, if another race would end with the same.
 func (r *Runtime) keep(key string, v verdict) {
+	if v.close {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.told) < mostTold {
