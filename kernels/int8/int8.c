@@ -14,10 +14,12 @@ static inline size_t plane3(const vigil_layer *l) { return ((size_t)(l->in_w + 2
 static inline int row_of(const vigil_layer *l, int y, int t) { return y * l->stride_h - l->pad_top + t / l->kernel_w * l->dilation_h; }
 static inline int col_of(const vigil_layer *l, int x, int t) { return x * l->stride_w - l->pad_left + t % l->kernel_w * l->dilation_w; }
 
-// three says whether a layer has a kernel of 3 x 3 with the usual padding, and channels that fill whole vectors together.
+// three says whether a layer has a kernel of 3 x 3 that reads no further than one pixel beside the picture, and channels that
+// fill whole vectors together.
 static inline int three(const vigil_layer *l) {
-	return l->kernel_h == 3 && l->kernel_w == 3 && l->pad_top == 1 && l->pad_left == 1 && l->stride_h == l->stride_w && l->dilation_h == 1 && l->dilation_w == 1 &&
-	       (l->in_c % 64 == 0 || (l->stride_w == 1 && (l->in_c == 16 || l->in_c == 32)));
+	const int square = l->kernel_h == 3 && l->kernel_w == 3 && l->stride_h == l->stride_w && l->dilation_h == 1 && l->dilation_w == 1;
+	const int beside = l->pad_top == 1 && l->pad_left == 1 && (l->out_w - 1) * l->stride_w < l->in_w;
+	return square && beside && (l->in_c % 64 == 0 || (l->stride_w == 1 && (l->in_c == 16 || l->in_c == 32)));
 }
 
 #pragma GCC push_options
@@ -32,7 +34,7 @@ int vigil_int8_have(void) {
 	       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
 
-// narrow4 scales four vectors of sums, rounds them half to even and packs them. Packing works within lanes of 16 bytes, so a lane
+// narrow4 rounds four vectors half to even, adds the zero point and packs them. Packing works within lanes of 16 bytes, so a lane
 // of the result holds four values of each vector.
 INLINE __m512i narrow4(const __m512 f[4], __m512i zero16) {
 	const __m512i lo = _mm512_packs_epi32(_mm512_cvtps_epi32(f[0]), _mm512_cvtps_epi32(f[1]));
@@ -48,6 +50,7 @@ INLINE void widen4(__m512i bytes, __m512i out[4]) {
 	out[2] = _mm512_unpacklo_epi16(hi, zero), out[3] = _mm512_unpackhi_epi16(hi, zero);
 }
 
+// sum4 is the sum of two vectors of bytes, each with its factor.
 INLINE __m512i sum4(const vigil_layer *l, __m512i first, __m512i second) {
 	const __m512 a = _mm512_set1_ps(l->a), b = _mm512_set1_ps(l->b), fixed = _mm512_set1_ps(l->fixed);
 	__m512i x[4], y[4];
@@ -62,24 +65,27 @@ INLINE __m512i sum4(const vigil_layer *l, __m512i first, __m512i second) {
 // ROWS repeats M for the pixels of a tile. Sums have a name each, not a place in an array: compilers keep names in registers.
 #define ROWS(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7)
 #define SUMS(i) __m512i a##i##0 = b0, a##i##1 = b1, a##i##2 = b2, a##i##3 = b3;
-#define PRODUCTS(i)                          \
-	if (i < mr) {                            \
-		const __m512i four = quad((near ? at + i * step : rows[i]) + 4 * k); \
-		PRODUCT(a##i##0, four, w0);          \
-		if (nv > 1) PRODUCT(a##i##1, four, w1); \
-		if (nv > 2) PRODUCT(a##i##2, four, w2); \
-		if (nv > 3) PRODUCT(a##i##3, four, w3); \
-	}
 // PRODUCT is _mm512_dpbusd_epi32 in place, which GCC 12 makes copies for.
 #define PRODUCT(sum, bytes, weights) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(bytes), "v"(weights))
-#define RESULTS(i)                                                                                               \
-	if (i < mr) {                                                                                                \
-		if (nv == 4) result64(l, a##i##0, a##i##1, a##i##2, a##i##3, scales, out + i * pixel, add ? add + i * pixel : NULL); \
-		else {                                                                                                   \
-			result16(l, a##i##0, scales, out + i * pixel, add ? add + i * pixel : NULL);                         \
-			if (nv > 1) result16(l, a##i##1, scales + 16, out + i * pixel + 16, add ? add + i * pixel + 16 : NULL); \
-			if (nv > 2) result16(l, a##i##2, scales + 32, out + i * pixel + 32, add ? add + i * pixel + 32 : NULL); \
-		}                                                                                                        \
+#define PRODUCTS(i)                                                              \
+	if (i < mr) {                                                                \
+		const __m512i four = quad((near ? at + i * step : rows[i]) + 4 * k);     \
+		PRODUCT(a##i##0, four, w0);                                              \
+		if (nv > 1) PRODUCT(a##i##1, four, w1);                                  \
+		if (nv > 2) PRODUCT(a##i##2, four, w2);                                  \
+		if (nv > 3) PRODUCT(a##i##3, four, w3);                                  \
+	}
+#define RESULTS(i)                                                               \
+	if (i < mr) {                                                                \
+		uint8_t *const to = out + i * pixel;                                     \
+		const uint8_t *const plus = add ? add + i * pixel : NULL;                \
+		if (nv == 4) {                                                           \
+			result64(l, a##i##0, a##i##1, a##i##2, a##i##3, scales, to, plus);   \
+		} else {                                                                 \
+			result16(l, a##i##0, scales, to, plus, 0);                           \
+			if (nv > 1) result16(l, a##i##1, scales, to, plus, 16);              \
+			if (nv > 2) result16(l, a##i##2, scales, to, plus, 32);              \
+		}                                                                        \
 	}
 
 // quad is four values of a pixel, once in every channel of the result.
@@ -107,17 +113,17 @@ INLINE void result64(const vigil_layer *l, __m512i a, __m512i b, __m512i c, __m5
 	_mm512_storeu_si512(out, q);
 }
 
-// result16 ends 16 channels of a pixel, which are in their order.
-INLINE void result16(const vigil_layer *l, __m512i sums, const float *scales, uint8_t *out, const uint8_t *add) {
+// result16 ends the 16 channels of a pixel from one on, which are in their order.
+INLINE void result16(const vigil_layer *l, __m512i sums, const float *scales, uint8_t *out, const uint8_t *add, int channel) {
 	const __m512i none = _mm512_setzero_si512(), top = _mm512_set1_epi32(255);
-	__m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_loadu_ps(scales)));
+	__m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(sums), _mm512_loadu_ps(scales + channel)));
 	q = _mm512_min_epi32(_mm512_max_epi32(_mm512_add_epi32(q, _mm512_set1_epi32(l->out_zero)), none), top);
 	if (add) {
-		const __m512 y = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)add)));
+		const __m512 y = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(add + channel))));
 		const __m512 sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(q), _mm512_set1_ps(l->a), _mm512_fmadd_ps(y, _mm512_set1_ps(l->b), _mm512_set1_ps(l->fixed)));
 		q = _mm512_max_epi32(_mm512_cvtps_epi32(sum), none);
 	}
-	_mm_storeu_si128((__m128i *)out, _mm512_cvtusepi32_epi8(q));
+	_mm_storeu_si128((__m128i *)(out + channel), _mm512_cvtusepi32_epi8(q));
 }
 
 // conv_tile computes mr pixels x 16 nv channels; the pixels lie one after the other. rows holds, for every position of the
@@ -192,10 +198,10 @@ INLINE void conv_block(const int mr, const int nv, const vigil_layer *l, uint8_t
 		if (near_rows(mr, l, in, first, rows)) {
 			if (together) conv_tile(mr, nv, 1, nv == 1 && mr == 8, l, rows, step, w, bias, scales, out, NULL);
 			else conv_tile(mr, nv, 1, 0, l, rows, step, w, bias, scales, out, add);
-			continue;
+		} else {
+			far_rows(mr, l, in, arena + l->zeros, first, rows);
+			conv_tile(mr, nv, 0, 0, l, rows, 0, w, bias, scales, out, add);
 		}
-		far_rows(mr, l, in, arena + l->zeros, first, rows);
-		conv_tile(mr, nv, 0, 0, l, rows, 0, w, bias, scales, out, add);
 	}
 }
 
@@ -232,7 +238,7 @@ INLINE void interleave(const uint8_t *a, const uint8_t *b, const uint8_t *c, uin
 // is 64 values of a row, whether these are 64 channels of a pixel or four pixels of 16.
 INLINE void depthwise3(const vigil_layer *l, uint8_t *arena) {
 	const size_t c = (size_t)l->in_c, line = (size_t)l->in_w * c, plane = plane3(l), chunks = c < 64 ? 1 : c / 64;
-	const size_t step = c < 64 ? 64 : c, vectors = c < 64 ? (line + 63) / 64 : (size_t)l->out_w;
+	const size_t step = c < 64 ? 64 : c, vectors = c < 64 ? ((size_t)l->out_w * c + 63) / 64 : (size_t)l->out_w;
 	uint8_t *q = arena + l->scratch;
 	const uint8_t *in = arena + l->in, *zeros = arena + l->zeros;
 	const int32_t edge = l->in_zero * 0x010101;

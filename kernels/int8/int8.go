@@ -85,6 +85,7 @@ const (
 	mostBytes     = 1 << 29 // of an arena
 	mostOffsets   = 1 << 24 // of pixels under a kernel
 	mostFloats    = 64      // tensors of float32
+	leastStep     = 1e-30   // of a quantised input, whose inverse is a number, too
 )
 
 // ErrProcessor means that this processor lacks instructions.
@@ -316,7 +317,7 @@ func (l *Layer) check(tensors []Shape) error {
 		if b := l.Block; b != 1 && b != 2 || in.H != out.H*b || in.W != out.W*b || in.C*b*b != out.C || out.C > C.VIGIL_GROUP {
 			return fmt.Errorf("%v to %v in blocks of %d cannot be made", in, out, b)
 		}
-		if !(l.Scale > 0) || math.IsInf(float64(l.Scale), 0) {
+		if !(l.Scale > leastStep && l.Scale < 1/leastStep) {
 			return fmt.Errorf("step %g", l.Scale)
 		}
 	case Conv, Depthwise:

@@ -300,6 +300,30 @@ func TestDilatedLayersEqualTheReference(t *testing.T) {
 	}
 }
 
+// What is filled up behind and below a picture may be more than above and before it.
+func TestUnevenPaddingEqualsTheReference(t *testing.T) {
+	if err := int8.Have(); err != nil {
+		t.Skip("skipped: ", err)
+	}
+	r := rand.New(rand.NewPCG(9, 10))
+	for _, kind := range []int8.Kind{int8.Conv, int8.Depthwise} {
+		for _, c := range []int{16, 32, 64} {
+			for _, stride := range []int{1, 2} {
+				for more := -1; more <= 2; more++ {
+					in := int8.Shape{H: 8, W: 7, C: c}
+					out := int8.Shape{H: (in.H-1)/stride + 1 + more, W: (in.W-1)/stride + 1 + more, C: c}
+					l := convolution(r, kind, in, out, 3, stride, 1)
+					if (out.W-1)*stride-1 >= in.W {
+						continue // no kernel reads beside the picture alone
+					}
+					read, made := run(t, r, l, out, in)
+					compare(t, made, reference(&l, read[0], nil, out))
+				}
+			}
+		}
+	}
+}
+
 func TestPointwiseLayersEqualTheReference(t *testing.T) {
 	if err := int8.Have(); err != nil {
 		t.Skip("skipped: ", err)
