@@ -177,6 +177,9 @@ func (c *compiler) quantize(n *onnx.Node) (*value, error) {
 		return nil, err
 	}
 	v := c.of(n, 0)
+	if v.layer != nil && (len(c.readers[n.Input(0)]) != 1 || c.m.IsOutput(n.Input(0))) {
+		return nil, errors.New("what it rounds is read by others too")
+	}
 	switch {
 	case v.input != nil:
 		s := v.input.shape

@@ -192,6 +192,12 @@ func TestModelsThatAreNotTaken(t *testing.T) {
 			m.Inits["other"] = onnx.IntTensor(onnx.Int8, []int64{0})
 			n.Inputs[2] = "other"
 		}, "uint8"},
+		"two steps for one layer": {func(m *onnx.Model) {
+			n := first(m, "Conv")
+			m.Inits["half"] = onnx.FloatTensor([]float32{0.5})
+			m.Inits["none"] = onnx.IntTensor(onnx.Uint8, []int64{0})
+			m.Nodes = append(m.Nodes, &onnx.Node{Name: "again", Op: "QuantizeLinear", Inputs: []string{n.Outputs[0], "half", "none"}, Outputs: []string{"again"}})
+		}, "read by others"},
 		"blocks of three": {func(m *onnx.Model) { first(m, "SpaceToDepth").Attrs.SetInt("blocksize", 3) }, "blocks of two"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -250,6 +256,52 @@ func FuzzLoad(f *testing.F) {
 			}
 			answers(t, model{data, in, out}, e, noise{1, 2}, 0)
 			closed(t, e)
+		}
+	})
+}
+
+// FuzzAnswers: what is taken is answered as ONNX Runtime answers it, or nearly: of a graph that is changed it fuses less, and
+// rounds otherwise.
+func FuzzAnswers(f *testing.F) {
+	processor(f)
+	rt := infertest.Runtime(f)
+	m := everything(f, rt)
+	f.Add([]byte{40, 0, 9, 70, 3, 2})
+	f.Add([]byte{60, 2, 30, 61, 4, 140, 62, 5, 17})
+	f.Fuzz(func(t *testing.T, changes []byte) {
+		if len(changes) > 15 {
+			return
+		}
+		g, err := onnx.Read(m.data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for ; len(changes) >= 3; changes = changes[3:] {
+			change(g, changes)
+		}
+		data, err := g.Write()
+		if err != nil {
+			return
+		}
+		ours, err := vnni.Load(data, m.in, m.out)
+		if err != nil {
+			return
+		}
+		defer closed(t, ours)
+		theirs, err := rt.Load(t.Context(), data, m.in, m.out)
+		if err != nil {
+			return
+		}
+		defer closed(t, theirs)
+		want, err := run(t, m, theirs, noise{1, 2}, 0)
+		if err != nil {
+			return
+		}
+		have := answers(t, m, ours, noise{1, 2}, 0)
+		for i := range want {
+			if c := vnni.Cosine(have[i], want[i]); !(c > 0.98) {
+				t.Errorf("%s: cosine %.4f", m.out[i].Name, c)
+			}
 		}
 	})
 }

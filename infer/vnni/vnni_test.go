@@ -225,7 +225,16 @@ func closed(t *testing.T, e infer.Engine) {
 }
 
 // answers runs an engine on one noise.
-func answers(t *testing.T, m model, e infer.Engine, s noise, i int) (all [][]float32) {
+func answers(t *testing.T, m model, e infer.Engine, s noise, i int) [][]float32 {
+	t.Helper()
+	all, err := run(t, m, e, s, i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func run(t *testing.T, m model, e infer.Engine, s noise, i int) (all [][]float32, err error) {
 	t.Helper()
 	io, err := e.NewIO()
 	if err != nil {
@@ -240,12 +249,12 @@ func answers(t *testing.T, m model, e infer.Engine, s noise, i int) (all [][]flo
 		t.Fatal(err)
 	}
 	if err := io.Run(t.Context()); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	for k := range m.out {
 		all = append(all, append([]float32{}, io.Output(k)...))
 	}
-	return all
+	return all, nil
 }
 
 func TestARunEndsWithItsContext(t *testing.T) {
