@@ -67,23 +67,36 @@ type compiler struct {
 	values  map[string]*value
 	layers  []int8.Layer
 	tensors []int8.Shape
-	inputs  []infer.Tensor
-	outputs []infer.Tensor
+	copies  [][]signed // of weights
 }
 
 // program is what a model is to the kernels. Float tensors are the inputs, then the outputs, in their order.
 type program struct {
 	layers  []int8.Layer
 	tensors []int8.Shape
+	copies  [][]signed
+}
+
+// wipe clears the weights, which are a secret.
+func wipe(copies [][]signed) {
+	for _, w := range copies {
+		clear(w)
+	}
 }
 
 // compile reads a model of infer.DialectCPU. Errors: ErrGraph, and the reader's.
-func compile(data []byte, inputs, outputs []infer.Tensor) (*program, error) {
+func compile(data []byte, inputs, outputs []infer.Tensor) (_ *program, err error) {
 	m, err := onnx.Read(data)
 	if err != nil {
 		return nil, err
 	}
-	c := &compiler{m: m, readers: m.Consumers(), values: map[string]*value{}, inputs: inputs, outputs: outputs}
+	defer m.Wipe()
+	c := &compiler{m: m, readers: m.Consumers(), values: map[string]*value{}}
+	defer func() {
+		if err != nil {
+			wipe(c.copies)
+		}
+	}()
 	for i, t := range inputs {
 		if len(t.Shape) != 4 || t.Shape[0] != 1 || t.Elements() == 0 {
 			return nil, refuse("input %v: one picture of planes is taken", t)
@@ -106,7 +119,7 @@ func compile(data []byte, inputs, outputs []infer.Tensor) (*program, error) {
 			return nil, refuse("output %q: %w", t.Name, err)
 		}
 	}
-	return &program{c.layers, c.tensors}, nil
+	return &program{c.layers, c.tensors, c.copies}, nil
 }
 
 // readers are the operators that are known.

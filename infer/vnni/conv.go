@@ -35,6 +35,7 @@ func (c *compiler) conv(n *onnx.Node) (*value, error) {
 		return nil, err
 	}
 	l.Weights = make([]signed, len(w.t.Data))
+	c.copies = append(c.copies, l.Weights)
 	for i, b := range w.t.Data {
 		l.Weights[i] = signed(b)
 	}

@@ -26,6 +26,7 @@ func load(onnx []byte, inputs, outputs []infer.Tensor) (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer wipe(p.copies)
 	e := &engine{inputs: inputs, outputs: outputs, steps: make([]span, len(inputs))}
 	for _, l := range p.layers {
 		if l.Kind == int8.Quantize {

@@ -5,6 +5,8 @@
 // them was taken and why (Kernels). What a run answers is what ONNX Runtime answers, bit for bit but for the last bit of a
 // Sigmoid. Run blocks its goroutine in C for the work alone, on one thread, and ends between two layers when its context does.
 //
+// What Load copies of a model's weights beside the packed ones is wiped before it returns.
+//
 // The engine below is loaded first and checks the model's tensors; it is closed where the kernels take over. An engine owns its
 // packed weights, which Close wipes; an IO owns its tensors and activations, outside Go's heap, left out of core dumps and wiped
 // by Close. The runtime below belongs to the Runtime over it and is closed with it.

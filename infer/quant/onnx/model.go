@@ -104,6 +104,13 @@ func (m *Model) Clone() *Model {
 // Const is the initialiser of that name, nil if the tensor is computed.
 func (m *Model) Const(name string) *Tensor { return m.Inits[name] }
 
+// Wipe clears the constants, where they are a secret. The model is of no use after it.
+func (m *Model) Wipe() {
+	for _, t := range m.Inits {
+		clear(t.Data)
+	}
+}
+
 // Producers gives the node that makes each computed tensor.
 func (m *Model) Producers() map[string]*Node {
 	out := map[string]*Node{}

@@ -113,7 +113,7 @@ func constant(t *pb.TensorProto) (*Tensor, error) {
 	case !fits || n*size > maxTensorBytes:
 		return nil, fmt.Errorf("shape %v is negative or over %d bytes", t.GetDims(), maxTensorBytes)
 	}
-	data := slices.Clone(t.GetRawData())
+	data := t.GetRawData() // decoding has copied it
 	if len(data) == 0 {
 		data = unpack(t, typ)
 	}
