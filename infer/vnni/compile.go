@@ -91,6 +91,9 @@ func compile(data []byte, inputs, outputs []infer.Tensor) (_ *program, err error
 		return nil, err
 	}
 	defer m.Wipe()
+	if !slices.ContainsFunc(m.Nodes, func(n *onnx.Node) bool { return n.Op == "QuantizeLinear" }) {
+		return nil, fmt.Errorf("%w: it is in float", ErrGraph)
+	}
 	c := &compiler{m: m, readers: m.Consumers(), values: map[string]*value{}}
 	defer func() {
 		if err != nil {

@@ -70,7 +70,7 @@ func race(ctx context.Context, below infer.Engine, ours *engine) (v verdict, err
 	if gain < leastGain {
 		return verdict{close: gain > 1/leastGain, reason: fmt.Sprintf("our 8-bit kernels are no faster (%.2f times as fast, %g is asked)", gain, leastGain)}, nil
 	}
-	return verdict{ours: true, reason: fmt.Sprintf("VNNI kernels: they agree with ONNX Runtime and are %.2f times as fast", gain)}, nil
+	return verdict{ours: true, reason: fmt.Sprintf("VNNI kernels: they answer the same as ONNX Runtime and are %.2f times as fast", gain)}, nil
 }
 
 // cosine is the similarity of two vectors; 1 for two of zeros.

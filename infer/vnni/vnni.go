@@ -80,18 +80,18 @@ func (r *Runtime) Load(ctx context.Context, onnx []byte, inputs, outputs []infer
 	}
 	below, err := r.below.Load(ctx, onnx, inputs, outputs)
 	if err != nil || known {
-		return explained(below, v.reason), err
+		return r.explained(below, v.reason), err
 	}
 	ours, err := load(onnx, inputs, outputs)
 	if err != nil {
-		return explained(below, err.Error()), nil
+		return r.explained(below, err.Error()), nil
 	}
 	if v, err = race(ctx, below, ours); err != nil {
 		return nil, errors.Join(err, ours.Close(), below.Close())
 	}
 	r.keep(key, v)
 	if !v.ours {
-		return explained(below, v.reason), ours.Close()
+		return r.explained(below, v.reason), ours.Close()
 	}
 	ours.reason = v.reason
 	return ours, below.Close()
@@ -116,11 +116,11 @@ type told struct {
 }
 
 // explained gives an engine its reason; without an engine it is none.
-func explained(e infer.Engine, reason string) infer.Engine {
+func (r *Runtime) explained(e infer.Engine, reason string) infer.Engine {
 	if e == nil {
 		return nil
 	}
-	return &told{e, reason}
+	return &told{e, r.below.Name() + ": " + reason}
 }
 
 // Kernels implements infer.Explained.
