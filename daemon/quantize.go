@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,19 +17,19 @@ import (
 
 // quantizeOptions are the flags of `vigild models quantize`.
 type quantizeOptions struct {
-	bundle, preset, stage, output, library string
-	calib                                  string
-	samples                                int
-	method                                 string
-	percentile                             float64
-	weightBits                             string
-	float                                  []string
-	autoFloat                              string
-	dialect                                string
-	pairs, pictures, boxes, prints         string
-	mostLoss                               float64
-	runs                                   int
-	force                                  bool
+	bundle, preset, stage, output, id, library string
+	calib                                      string
+	samples                                    int
+	method                                     string
+	percentile                                 float64
+	weightBits                                 string
+	float                                      []string
+	autoFloat                                  string
+	dialect                                    string
+	pairs, pictures, boxes, prints             string
+	mostLoss                                   float64
+	runs                                       int
+	force                                      bool
 }
 
 func (a *app) quantizeCommand() *cobra.Command {
@@ -71,6 +72,7 @@ func (a *app) quantizeCommand() *cobra.Command {
 	f.IntVar(&o.runs, "runs", 100, "timed runs of each precision")
 	f.BoolVar(&o.force, "force", false, "keep a variant that was refused, marked as forced")
 	f.StringVar(&o.output, "output", "", "write the whole bundle to this folder instead")
+	f.StringVar(&o.id, "id", "", "id of the new bundle, so that a device can hold both; empty keeps it")
 	f.StringVar(&o.library, "runtime-library", "", "libonnxruntime.so.1; empty searches")
 	return c
 }
@@ -93,6 +95,9 @@ func (o *quantizeOptions) check(c *cobra.Command) error {
 	}
 	if _, err := o.dialects(); err != nil {
 		return usageError(c, "%w", err)
+	}
+	if err := infer.CheckID(cmp.Or(o.id, "none")); err != nil {
+		return usageError(c, "--%w", err)
 	}
 	if _, err := o.settings(); err != nil {
 		return usageError(c, "%w", err)

@@ -118,7 +118,7 @@ func TestVariantIsReplaced(t *testing.T) {
 		t.Fatalf("%+v", first)
 	}
 	var out, errs bytes.Buffer
-	args := append([]string{"models", "quantize", dir, "--runtime-library", infertest.Library(t), "--dialect", "cpu", "--method", "minmax"}, base...)
+	args := append([]string{"models", "quantize", dir, "--runtime-library", infertest.Library(t), "--dialect", "cpu", "--method", "minmax", "--id", "face-small"}, base...)
 	if code := Run(t.Context(), Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs}, args); code != 0 {
 		t.Fatalf("exit code %d: %s", code, errs.String())
 	}
@@ -128,6 +128,9 @@ func TestVariantIsReplaced(t *testing.T) {
 	m, err := infer.FromDir(os.DirFS(dir), nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if m.Manifest.ID != "face-small" {
+		t.Errorf("id %q", m.Manifest.ID)
 	}
 	if n := len(m.Manifest.Stage("detect").Variants); n != 2 {
 		t.Errorf("%d variants", n)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -414,6 +415,7 @@ func (q *quantizer) write(variants []infer.Variant, files map[string][]byte) (st
 		return "", err
 	}
 	m := *q.model.Manifest
+	m.ID = cmp.Or(q.o.id, m.ID)
 	m.Stages, m.Files = slices.Clone(m.Stages), map[string]infer.FileSpec{}
 	for name, f := range q.model.Manifest.Files {
 		m.Files[name] = f

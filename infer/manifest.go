@@ -158,6 +158,14 @@ var (
 // operations are the decisions that need a threshold.
 var operations = []string{"verify", "identify", "duplicate"}
 
+// CheckID says what is wrong with the id of a bundle.
+func CheckID(id string) error {
+	if !idPattern.MatchString(id) {
+		return fmt.Errorf("id %q: 1 to 64 of a-z, 0-9, dot and dash", id)
+	}
+	return nil
+}
+
 // Validate checks everything that can be checked without the files.
 func (m *Manifest) Validate() error { return m.validate(false) }
 
@@ -165,8 +173,8 @@ func (m *Manifest) validate(preset bool) error {
 	switch {
 	case m.Format != ManifestFormat:
 		return fmt.Errorf("format %d: this version of vigild reads formats 1 and %d", m.Format, ManifestFormat)
-	case !idPattern.MatchString(m.ID):
-		return fmt.Errorf("id %q: 1 to 64 of a-z, 0-9, dot and dash", m.ID)
+	case CheckID(m.ID) != nil:
+		return CheckID(m.ID)
 	case m.Modality != "face" && m.Modality != "finger":
 		return fmt.Errorf("modality %q: this version of vigild knows \"face\" and \"finger\"", m.Modality)
 	case m.Template.Type != "int8" && m.Template.Type != "minutiae":

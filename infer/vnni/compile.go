@@ -14,6 +14,9 @@ import (
 // ErrGraph means that a model has something in it that our kernels do not compute; ONNX Runtime does.
 var ErrGraph = errors.New("our 8-bit kernels do not take the model")
 
+// errFloat is the ErrGraph of a model that has nothing in 8 bits.
+var errFloat = fmt.Errorf("%w: it is in float", ErrGraph)
+
 func refuse(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrGraph, fmt.Errorf(format, args...))
 }
@@ -92,7 +95,7 @@ func compile(data []byte, inputs, outputs []infer.Tensor) (_ *program, err error
 	}
 	defer m.Wipe()
 	if !slices.ContainsFunc(m.Nodes, func(n *onnx.Node) bool { return n.Op == "QuantizeLinear" }) {
-		return nil, fmt.Errorf("%w: it is in float", ErrGraph)
+		return nil, errFloat
 	}
 	c := &compiler{m: m, readers: m.Consumers(), values: map[string]*value{}}
 	defer func() {

@@ -136,7 +136,7 @@ func TestAFloatModelIsLeftToTheRuntimeBelow(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer closed(t, e)
-	if got := e.(infer.Explained).Kernels(); !strings.Contains(got, "it is in float") || !strings.HasPrefix(got, rt.Name()) {
+	if got := e.(infer.Explained).Kernels(); !strings.Contains(got, "is in float") || !strings.HasPrefix(got, rt.Name()) {
 		t.Errorf("reason %q", got)
 	}
 	answers(t, m, e, noise{1, 2}, 0)

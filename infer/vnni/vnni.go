@@ -84,6 +84,9 @@ func (r *Runtime) Load(ctx context.Context, onnx []byte, inputs, outputs []infer
 	}
 	ours, err := load(onnx, inputs, outputs)
 	if err != nil {
+		if errors.Is(err, errFloat) {
+			return r.explained(below, "the model is in float"), nil
+		}
 		return r.explained(below, err.Error()), nil
 	}
 	if v, err = race(ctx, below, ours); err != nil {
