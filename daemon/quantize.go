@@ -40,9 +40,10 @@ func (a *app) quantizeCommand() *cobra.Command {
 		Long: "Calibrate the model of a stage on pictures, write it with explicit quantisation in two dialects (ONNX\n" +
 			"Runtime on the CPU, TensorRT), and measure accuracy and latency beside fp32 on this machine. A variant\n" +
 			"that is slower or loses more than --most-loss stays out, with the reason; --force puts it in, marked.\n" +
-			"Accuracy is measured on --pairs and --pictures (embed), on --boxes (detect), on --prints (extract of a\n" +
-			"finger bundle), or else as agreement with fp32 on pictures of --calib that were not calibrated on. BUNDLE is a folder with bundle.json and weights;\n" +
-			"the variants and the new bundle.json go there, or to --output. Needs no provisioned device.\n" +
+			"Accuracy is measured on --pairs and --pictures (embed; detect by the whole way to the decision), on\n" +
+			"--boxes (detect), on --prints (extract of a finger bundle), or else as agreement with fp32 on pictures\n" +
+			"of --calib that were not calibrated on. BUNDLE is a folder with bundle.json and weights; the variants\n" +
+			"and the new bundle.json go there, or to --output. Needs no provisioned device.\n" +
 			"Exit code 4: no variant passed.",
 		Args: exactly("a BUNDLE"),
 		RunE: func(c *cobra.Command, dirs []string) error {
@@ -64,7 +65,7 @@ func (a *app) quantizeCommand() *cobra.Command {
 	f.StringVar(&o.autoFloat, "auto-float", "", "leave the N worst layers in float, or with NdB all below N dB")
 	f.StringVar(&o.dialect, "dialect", "both", "cpu, tensorrt or both")
 	f.StringVar(&o.preset, "preset", "", "use this built-in manifest; BUNDLE holds the weights only")
-	f.StringVar(&o.pairs, "pairs", "", "protocol in the layout of LFW's pairs.txt, to measure an embedder")
+	f.StringVar(&o.pairs, "pairs", "", "protocol in the layout of LFW's pairs.txt, to measure an embedder, or a detector by the whole way to the decision")
 	f.StringVar(&o.pictures, "pictures", "", "folder with a folder per person, for --pairs")
 	f.StringVar(&o.boxes, "boxes", "", "annotations in the layout of dlib's training.xml, to measure a detector")
 	f.StringVar(&o.prints, "prints", "", "folder of fingerprints FINGER_IMPRESSION.png, to measure the extract stage of a finger bundle")
@@ -85,7 +86,7 @@ func (o *quantizeOptions) check(c *cobra.Command) error {
 	case (o.pairs == "") != (o.pictures == ""):
 		return usageError(c, "--pairs and --pictures go together")
 	case o.pairs != "" && o.boxes != "":
-		return usageError(c, "--pairs measures an embedder, --boxes a detector: give one of them")
+		return usageError(c, "give one of --pairs and --boxes")
 	case o.samples < 1 || o.samples > maxSamples:
 		return usageError(c, "--samples %d: 1 to %d", o.samples, maxSamples)
 	case o.runs < 1 || o.runs > 100_000:

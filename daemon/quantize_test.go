@@ -109,6 +109,17 @@ func TestRefusedVariantStaysOut(t *testing.T) {
 	}
 }
 
+// Crops that are aligned already say nothing about a detector.
+func TestDetectorIsNotJudgedByCrops(t *testing.T) {
+	var out, errs bytes.Buffer
+	args := []string{"models", "quantize", infertest.Data(t, "models"), "--preset", "face", "--runtime-library", infertest.Library(t), "--dialect", "cpu", "--stage", "detect",
+		"--calib", infertest.Data(t, "photos"), "--samples", "2", "--pairs", infertest.Data(t, "protocols", "lfw_aligned112_pairs_open.txt"),
+		"--pictures", infertest.Data(t, "faces", "lfw_aligned112"), "--output", t.TempDir()}
+	if code := Run(t.Context(), Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs}, args); code != 1 || !strings.Contains(errs.String(), "aligned crops") {
+		t.Errorf("exit code %d: %s", code, errs.String())
+	}
+}
+
 // A second run replaces the variant of the same dialect, and keeps that of the other.
 func TestVariantIsReplaced(t *testing.T) {
 	dir := t.TempDir()

@@ -113,9 +113,9 @@ func (q *quantizer) checkStage() error {
 		return fmt.Errorf("stage %q of modality %q: only %q and %q of a face bundle, and %q of a finger bundle, can be calibrated on pictures",
 			q.o.stage, m.Modality, face.StageDetect, face.StageEmbed, finger.StageExtract)
 	}
-	if q.o.pairs != "" && q.o.stage != face.StageEmbed || q.o.boxes != "" && q.o.stage != face.StageDetect || q.o.prints != "" && !isFinger {
-		return fmt.Errorf("stage %q cannot be measured so: --pairs is for %q, --boxes for %q, --prints for %q", q.o.stage,
-			face.StageEmbed, face.StageDetect, finger.StageExtract)
+	if q.o.pairs != "" && !isFace || q.o.boxes != "" && q.o.stage != face.StageDetect || q.o.prints != "" && !isFinger {
+		return fmt.Errorf("stage %q cannot be measured so: --pairs is for %q and %q, --boxes for %q, --prints for %q", q.o.stage,
+			face.StageEmbed, face.StageDetect, face.StageDetect, finger.StageExtract)
 	}
 	return nil
 }
@@ -366,6 +366,9 @@ func (q *quantizer) measure(ctx context.Context, pipe *face.Pipeline, what strin
 	if err != nil {
 		return nil, err
 	}
+	if err := q.checkCrops(ctx, protocol, pipe); err != nil {
+		return nil, err
+	}
 	bar := newProgress(q.stderr, "accuracy of "+what+": pictures")
 	run, err := eval.Collect(ctx, what, protocol, eval.Embedder(pipe, q.decode), func(step string, done, total int) {
 		if step == "samples" {
@@ -380,6 +383,23 @@ func (q *quantizer) measure(ctx context.Context, pipe *face.Pipeline, what strin
 		dataset: fmt.Sprintf("%d pairs of %s", len(pairs), filepath.Base(q.o.pairs)), metric: "accuracy with the threshold of the other half", percent: true,
 		level: accuracy, detail: fmt.Sprintf("%.2f %% right", accuracy*100),
 	}, nil
+}
+
+// checkCrops refuses to judge a detector by pictures that it never sees: crops that are aligned already go to the embedder as
+// they are.
+func (q *quantizer) checkCrops(ctx context.Context, p *eval.Protocol, pipe *face.Pipeline) error {
+	if q.stage.Name != face.StageDetect || len(p.Samples) == 0 {
+		return nil
+	}
+	f, err := q.decode(ctx, p.Samples[0].Path)
+	if err != nil {
+		return err
+	}
+	defer f.Release()
+	if f.Width == pipe.CropSize() && f.Height == pipe.CropSize() {
+		return fmt.Errorf("%s holds aligned crops, which no detector looks at: give --pictures the pictures that they were made of", q.o.pictures)
+	}
+	return nil
 }
 
 func (q *quantizer) measureBoxes(ctx context.Context, pipe *face.Pipeline) (*quantizeEvidence, error) {

@@ -96,6 +96,7 @@ const refused = 4
 // quantise makes the bundle as an integrator does. The embedder must pass its gate; the detector passes it only where 8 bits
 // are faster than float, which is so on processors that our kernels run on.
 func quantise(ctx context.Context, vigild, dir string) error {
+	fmt.Fprintln(os.Stderr, "quantising and judging the models (a minute)")
 	data := open.Data()
 	aligned := filepath.Join(data, "faces", "lfw_aligned112")
 	err := quantize(ctx, vigild, filepath.Join(data, "models"), "--preset", "face", "--output", dir, "--stage", face.StageEmbed, "--calib", aligned,
@@ -103,8 +104,9 @@ func quantise(ctx context.Context, vigild, dir string) error {
 	if err != nil {
 		return err
 	}
-	err = quantize(ctx, vigild, dir, "--stage", face.StageDetect, "--calib", filepath.Join(data, "faces", "lfw"),
-		"--boxes", filepath.Join(data, "photos", "dlib", "training.xml"))
+	pictures := filepath.Join(data, "faces", "lfw")
+	err = quantize(ctx, vigild, dir, "--stage", face.StageDetect, "--calib", pictures,
+		"--pictures", pictures, "--pairs", filepath.Join(data, "protocols", "lfw_pairs_open.txt"))
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == refused {
 		fmt.Fprintln(os.Stderr, "the detector stays in float:", err)
 		return nil
