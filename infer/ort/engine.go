@@ -119,7 +119,7 @@ func (b *bound) Run(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := b.cancel.watch(ctx); err != nil {
+	if err := b.cancel.Follow(ctx); err != nil {
 		return err
 	}
 	if b.device { // binding is what carries an input over to the device

@@ -2,6 +2,7 @@ package vnni
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -58,7 +59,7 @@ func (e *engine) NewIO() (infer.IO, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bound{network: e.network, arena: arena}
+	b := &bound{network: e.network, arena: arena, stopper: infer.Stopper{Set: arena.Stop, Clear: arena.Clear}}
 	for i := range sizes {
 		if i < len(e.inputs) {
 			b.in = append(b.in, arena.Float(i))
@@ -74,10 +75,7 @@ type bound struct {
 	network *int8.Network
 	arena   *int8.Arena
 	in, out [][]float32
-
-	ctx   context.Context // whose end stops runs; nil if none's does
-	stop  func() bool     // ends that; false if it has begun
-	fired chan struct{}
+	stopper infer.Stopper
 }
 
 // Input implements infer.IO.
@@ -91,45 +89,17 @@ func (b *bound) Run(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	b.watch(ctx)
+	if err := b.stopper.Follow(ctx); err != nil {
+		return err
+	}
 	if !b.network.Run(b.arena) {
 		return fmt.Errorf("the model was stopped: %w", ctx.Err())
 	}
 	return nil
 }
 
-// watch lets the end of a context stop runs until another comes: a sensor's frames, which share one, cost nothing each.
-func (b *bound) watch(ctx context.Context) {
-	if b.ctx == ctx {
-		return
-	}
-	b.forget()
-	if ctx.Done() == nil {
-		return
-	}
-	fired, arena := make(chan struct{}), b.arena
-	b.ctx, b.fired = ctx, fired
-	b.stop = context.AfterFunc(ctx, func() {
-		defer close(fired)
-		arena.Stop()
-	})
-}
-
-// forget ends the watch and takes back what it has done.
-func (b *bound) forget() {
-	if b.ctx == nil {
-		return
-	}
-	if !b.stop() {
-		<-b.fired
-		b.arena.Clear()
-	}
-	b.ctx, b.stop, b.fired = nil, nil, nil
-}
-
 // Close implements infer.IO.
 func (b *bound) Close() error {
-	b.forget()
 	b.in, b.out = nil, nil
-	return b.arena.Close()
+	return errors.Join(b.stopper.Forget(), b.arena.Close())
 }

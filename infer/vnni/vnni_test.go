@@ -289,6 +289,13 @@ func TestARunEndsWithItsContext(t *testing.T) {
 			t.Fatalf("the run behind one that was stopped: %v", err)
 		}
 	}
+	if n := testing.AllocsPerRun(10, func() {
+		if err := io.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 0 {
+		t.Errorf("%v allocations a run", n)
+	}
 }
 
 func TestNothingStaysMapped(t *testing.T) {

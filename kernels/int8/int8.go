@@ -278,8 +278,11 @@ func (a *Arena) Float(i int) []float32 {
 // anywhere until Close.
 func (a *Arena) Stop() { atomic.StoreInt32((*int32)(unsafe.Pointer(a.stop)), 1) }
 
-// Clear takes Stop back.
-func (a *Arena) Clear() { atomic.StoreInt32((*int32)(unsafe.Pointer(a.stop)), 0) }
+// Clear takes Stop back. It has no errors.
+func (a *Arena) Clear() error {
+	atomic.StoreInt32((*int32)(unsafe.Pointer(a.stop)), 0)
+	return nil
+}
 
 // Run runs the network and reports whether it came to its end: false after Stop.
 func (n *Network) Run(a *Arena) bool {
