@@ -6,7 +6,9 @@
 package infertest
 
 import (
+	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -110,4 +112,25 @@ func Pipeline(t testing.TB) *face.Pipeline {
 		}
 	})
 	return p
+}
+
+// Noise are random inputs of a model. It is what quant.Calibrate takes.
+type Noise struct {
+	n    int
+	span float32
+}
+
+// NewNoise makes n samples, each value within -span and span.
+func NewNoise(n int, span float32) Noise { return Noise{n, span} }
+
+// Len is the number of samples.
+func (s Noise) Len() int { return s.n }
+
+// Fill writes sample i.
+func (s Noise) Fill(_ context.Context, i int, input []float32) error {
+	r := rand.New(rand.NewPCG(uint64(i), 7))
+	for k := range input {
+		input[k] = s.span * (r.Float32()*2 - 1)
+	}
+	return nil
 }

@@ -53,7 +53,7 @@ func answers(t *testing.T, rt *ort.Runtime, data []byte, in, out infer.Tensor) (
 	}
 	defer io.Close()
 	for i := range 4 {
-		if err := (noise{4, 2}).Fill(t.Context(), 100+i, io.Input(0)); err != nil {
+		if err := infertest.NewNoise(4, 2).Fill(t.Context(), 100+i, io.Input(0)); err != nil {
 			t.Fatal(err)
 		}
 		if err := io.Run(t.Context()); err != nil {
@@ -88,7 +88,7 @@ func TestStridesAreFoldedBitForBit(t *testing.T) {
 			data, in, out := f.file(t)
 			var got [2][]float32
 			for i, o := range []quant.Options{{NoBlocks: true}, {}} {
-				c, err := quant.Calibrate(t.Context(), rt, data, []infer.Tensor{in}, noise{16, 2}, o)
+				c, err := quant.Calibrate(t.Context(), rt, data, []infer.Tensor{in}, infertest.NewNoise(16, 2), o)
 				if err != nil {
 					t.Fatal(err)
 				}

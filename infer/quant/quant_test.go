@@ -17,21 +17,6 @@ import (
 	"vigil/infer/quant/onnx"
 )
 
-// noise are random inputs.
-type noise struct {
-	n    int
-	span float32
-}
-
-func (s noise) Len() int { return s.n }
-func (s noise) Fill(_ context.Context, i int, input []float32) error {
-	r := rand.New(rand.NewPCG(uint64(i), 7))
-	for k := range input {
-		input[k] = s.span * (r.Float32()*2 - 1)
-	}
-	return nil
-}
-
 func randoms(seed uint64, n int, span float32) []float32 {
 	r := rand.New(rand.NewPCG(seed, 3))
 	out := make([]float32, n)
@@ -97,7 +82,7 @@ func tiny(t testing.TB) []byte {
 
 func calibrated(t testing.TB, rt *ort.Runtime, o quant.Options) *quant.Calibration {
 	t.Helper()
-	c, err := quant.Calibrate(t.Context(), rt, tiny(t), []infer.Tensor{tinyInput}, noise{16, 2}, o)
+	c, err := quant.Calibrate(t.Context(), rt, tiny(t), []infer.Tensor{tinyInput}, infertest.NewNoise(16, 2), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +110,7 @@ func alike(t testing.TB, rt *ort.Runtime, int8 []byte) float64 {
 		defer e.Close()
 		engines[i] = e
 	}
-	a, err := quant.Agree(t.Context(), engines, 1, noise{40, 2})
+	a, err := quant.Agree(t.Context(), engines, 1, infertest.NewNoise(40, 2))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,16 +236,16 @@ func TestCalibrationRefuses(t *testing.T) {
 		o       quant.Options
 		want    string
 	}{
-		"unknown layer":   {[]infer.Tensor{tinyInput}, noise{1, 1}, quant.Options{Float: []string{"nope"}}, "Conv.c1"},
-		"unknown method":  {[]infer.Tensor{tinyInput}, noise{1, 1}, quant.Options{Method: "guess"}, "minmax"},
-		"weight bits":     {[]infer.Tensor{tinyInput}, noise{1, 1}, quant.Options{WeightBits: 4}, "7 or 8"},
-		"percentile":      {[]infer.Tensor{tinyInput}, noise{1, 1}, quant.Options{Percentile: 2}, "percentile"},
-		"no samples":      {[]infer.Tensor{tinyInput}, noise{0, 1}, quant.Options{}, "no samples"},
-		"wrong shape":     {[]infer.Tensor{in("x", 1, 3, 9, 8)}, noise{1, 1}, quant.Options{}, "does not fit"},
-		"wrong input":     {[]infer.Tensor{in("q", 1, 3, 8, 8)}, noise{1, 1}, quant.Options{}, "no input"},
-		"two inputs":      {[]infer.Tensor{tinyInput, tinyInput}, noise{1, 1}, quant.Options{}, "2 inputs"},
-		"not numbers":     {[]infer.Tensor{nan}, noise{1, float32(math.NaN())}, quant.Options{}, "not numbers"},
-		"infinite inputs": {[]infer.Tensor{nan}, noise{1, float32(math.Inf(1))}, quant.Options{}, "not numbers"},
+		"unknown layer":   {[]infer.Tensor{tinyInput}, infertest.NewNoise(1, 1), quant.Options{Float: []string{"nope"}}, "Conv.c1"},
+		"unknown method":  {[]infer.Tensor{tinyInput}, infertest.NewNoise(1, 1), quant.Options{Method: "guess"}, "minmax"},
+		"weight bits":     {[]infer.Tensor{tinyInput}, infertest.NewNoise(1, 1), quant.Options{WeightBits: 4}, "7 or 8"},
+		"percentile":      {[]infer.Tensor{tinyInput}, infertest.NewNoise(1, 1), quant.Options{Percentile: 2}, "percentile"},
+		"no samples":      {[]infer.Tensor{tinyInput}, infertest.NewNoise(0, 1), quant.Options{}, "no samples"},
+		"wrong shape":     {[]infer.Tensor{in("x", 1, 3, 9, 8)}, infertest.NewNoise(1, 1), quant.Options{}, "does not fit"},
+		"wrong input":     {[]infer.Tensor{in("q", 1, 3, 8, 8)}, infertest.NewNoise(1, 1), quant.Options{}, "no input"},
+		"two inputs":      {[]infer.Tensor{tinyInput, tinyInput}, infertest.NewNoise(1, 1), quant.Options{}, "2 inputs"},
+		"not numbers":     {[]infer.Tensor{nan}, infertest.NewNoise(1, float32(math.NaN())), quant.Options{}, "not numbers"},
+		"infinite inputs": {[]infer.Tensor{nan}, infertest.NewNoise(1, float32(math.Inf(1))), quant.Options{}, "not numbers"},
 	} {
 		if _, err := quant.Calibrate(t.Context(), rt, tiny(t), c.inputs, c.samples, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want a word about %q", name, err, c.want)
@@ -271,7 +256,7 @@ func TestCalibrationRefuses(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := quant.Calibrate(ctx, rt, tiny(t), []infer.Tensor{tinyInput}, noise{4, 1}, quant.Options{}); !errors.Is(err, context.Canceled) {
+	if _, err := quant.Calibrate(ctx, rt, tiny(t), []infer.Tensor{tinyInput}, infertest.NewNoise(4, 1), quant.Options{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

@@ -105,7 +105,7 @@ func TestTheKernelsTakeOverWhereTheyAgreeAndAreFaster(t *testing.T) {
 				if got := e.(infer.Explained).Kernels(); !strings.Contains(got, c.reason) {
 					t.Errorf("reason %q", got)
 				}
-				answers(t, m, e, noise{1, 2}, 0)
+				answers(t, m, e, infertest.NewNoise(1, 2), 0)
 				closed(t, e)
 			}
 			if want := map[bool]int{true: 1, false: 2}[c.ours]; b.loads != want {
@@ -139,7 +139,7 @@ func TestAFloatModelIsLeftToTheRuntimeBelow(t *testing.T) {
 	if got := e.(infer.Explained).Kernels(); !strings.Contains(got, "is in float") || !strings.HasPrefix(got, rt.Name()) {
 		t.Errorf("reason %q", got)
 	}
-	answers(t, m, e, noise{1, 2}, 0)
+	answers(t, m, e, infertest.NewNoise(1, 2), 0)
 	if _, err := over.Load(t.Context(), m.data[:100], m.in, m.out); err == nil {
 		t.Error("half a file was loaded")
 	}
@@ -237,15 +237,8 @@ func FuzzLoad(f *testing.F) {
 		if h < 1 || w < 1 || h > 64 || w > 64 || len(changes) > 30 {
 			return
 		}
-		g, err := onnx.Read(m.data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for ; len(changes) >= 3; changes = changes[3:] {
-			change(g, changes)
-		}
-		data, err := g.Write()
-		if err != nil {
+		data, ok := rewritten(t, m, changes)
+		if !ok {
 			return
 		}
 		in := []infer.Tensor{tensor("x", 1, 3, int64(h), int64(w))}
@@ -254,7 +247,7 @@ func FuzzLoad(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			answers(t, model{data, in, out}, e, noise{1, 2}, 0)
+			answers(t, model{data, in, out}, e, infertest.NewNoise(1, 2), 0)
 			closed(t, e)
 		}
 	})
@@ -272,15 +265,8 @@ func FuzzAnswers(f *testing.F) {
 		if len(changes) > 15 {
 			return
 		}
-		g, err := onnx.Read(m.data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for ; len(changes) >= 3; changes = changes[3:] {
-			change(g, changes)
-		}
-		data, err := g.Write()
-		if err != nil {
+		data, ok := rewritten(t, m, changes)
+		if !ok {
 			return
 		}
 		ours, err := vnni.Load(data, m.in, m.out)
@@ -293,17 +279,31 @@ func FuzzAnswers(f *testing.F) {
 			return
 		}
 		defer closed(t, theirs)
-		want, err := run(t, m, theirs, noise{1, 2}, 0)
+		want, err := run(t, m, theirs, infertest.NewNoise(1, 2), 0)
 		if err != nil {
 			return
 		}
-		have := answers(t, m, ours, noise{1, 2}, 0)
+		have := answers(t, m, ours, infertest.NewNoise(1, 2), 0)
 		for i := range want {
 			if c := vnni.Cosine(have[i], want[i]); !(c > 0.98) {
 				t.Errorf("%s: cosine %.4f", m.out[i].Name, c)
 			}
 		}
 	})
+}
+
+// rewritten is the model with changes, false if it cannot be written then.
+func rewritten(t *testing.T, m model, changes []byte) (data []byte, ok bool) {
+	t.Helper()
+	g, err := onnx.Read(m.data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; len(changes) >= 3; changes = changes[3:] {
+		change(g, changes)
+	}
+	data, err = g.Write()
+	return data, err == nil
 }
 
 func change(g *onnx.Model, what []byte) {

@@ -20,21 +20,6 @@ import (
 	"vigil/kernels/int8"
 )
 
-// noise are random inputs.
-type noise struct {
-	n    int
-	span float32
-}
-
-func (s noise) Len() int { return s.n }
-func (s noise) Fill(_ context.Context, i int, input []float32) error {
-	r := rand.New(rand.NewPCG(uint64(i), 7))
-	for k := range input {
-		input[k] = s.span * (r.Float32()*2 - 1)
-	}
-	return nil
-}
-
 func processor(t testing.TB) {
 	t.Helper()
 	if err := int8.Have(); err != nil {
@@ -78,7 +63,7 @@ func everything(t testing.TB, rt *ort.Runtime) model {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.data = quantised(t, rt, data, m.in[0], noise{8, 2})
+	m.data = quantised(t, rt, data, m.in[0], infertest.NewNoise(8, 2))
 	return m
 }
 
@@ -118,7 +103,7 @@ func (g *graph) conv(out, in string, channels, to, kernel int64, attrs func(*onn
 	g.node("Conv", out, attrs, in, out+".w", out+".b")
 }
 
-func quantised(t testing.TB, rt *ort.Runtime, data []byte, in infer.Tensor, s noise) []byte {
+func quantised(t testing.TB, rt *ort.Runtime, data []byte, in infer.Tensor, s infertest.Noise) []byte {
 	t.Helper()
 	c, err := quant.Calibrate(t.Context(), rt, data, []infer.Tensor{in}, s, quant.Options{})
 	if err != nil {
@@ -164,7 +149,7 @@ func ofData(t testing.TB, rt *ort.Runtime, file string, span float32) model {
 			}
 		}
 	}
-	m.data = quantised(t, rt, data, m.in[0], noise{4, span})
+	m.data = quantised(t, rt, data, m.in[0], infertest.NewNoise(4, span))
 	return m
 }
 
@@ -191,7 +176,7 @@ func TestAnswersAreThoseOfONNXRuntime(t *testing.T) {
 			}
 			defer closed(t, theirs)
 			for i := range 3 {
-				same(t, m, answers(t, m, ours, noise{1, 2}, i), answers(t, m, theirs, noise{1, 2}, i))
+				same(t, m, answers(t, m, ours, infertest.NewNoise(1, 2), i), answers(t, m, theirs, infertest.NewNoise(1, 2), i))
 			}
 		})
 	}
@@ -225,7 +210,7 @@ func closed(t *testing.T, e infer.Engine) {
 }
 
 // answers runs an engine on one noise.
-func answers(t *testing.T, m model, e infer.Engine, s noise, i int) [][]float32 {
+func answers(t *testing.T, m model, e infer.Engine, s infertest.Noise, i int) [][]float32 {
 	t.Helper()
 	all, err := run(t, m, e, s, i)
 	if err != nil {
@@ -234,7 +219,7 @@ func answers(t *testing.T, m model, e infer.Engine, s noise, i int) [][]float32 
 	return all
 }
 
-func run(t *testing.T, m model, e infer.Engine, s noise, i int) (all [][]float32, err error) {
+func run(t *testing.T, m model, e infer.Engine, s infertest.Noise, i int) (all [][]float32, err error) {
 	t.Helper()
 	io, err := e.NewIO()
 	if err != nil {
@@ -306,7 +291,7 @@ func TestNothingStaysMapped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		answers(t, m, e, noise{1, 2}, 0)
+		answers(t, m, e, infertest.NewNoise(1, 2), 0)
 		closed(t, e)
 	}
 	mapped := func() (pages int) {
