@@ -150,6 +150,7 @@ func (b *builder) float(mem []float32) int {
 // run runs the network once.
 func (b *builder) run(t *testing.T) {
 	t.Helper()
+	defer int8.WithGap(4096)()
 	n, err := int8.New(b.layers, b.tensors)
 	if err != nil {
 		t.Fatal(err)
@@ -171,8 +172,12 @@ func (b *builder) run(t *testing.T) {
 	for i, mem := range b.floats {
 		copy(a.Float(i), mem)
 	}
+	a.FillGaps(n, b.tensors)
 	if !n.Run(a) {
 		t.Fatal("the run was stopped")
+	}
+	if err := a.CheckGaps(n, b.tensors); err != nil {
+		t.Fatal(err)
 	}
 	for i, mem := range b.floats {
 		copy(mem, a.Float(i))
