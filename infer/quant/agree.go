@@ -45,7 +45,7 @@ func Agree(ctx context.Context, engines [2]infer.Engine, outputs int, samples Sa
 		mean := 0.0
 		for o := range outputs {
 			x, y := ios[0].Output(o), ios[1].Output(o)
-			mean += cosine(x, y) / float64(outputs)
+			mean += Cosine(x, y) / float64(outputs)
 			for i := range x {
 				d := float64(x[i]) - float64(y[i])
 				signal += float64(x[i]) * float64(x[i])
@@ -59,8 +59,8 @@ func Agree(ctx context.Context, engines [2]infer.Engine, outputs int, samples Sa
 	return a, nil
 }
 
-// cosine of two vectors; two of no length are alike.
-func cosine(x, y []float32) float64 {
+// Cosine is the similarity of two vectors; two of no length are alike.
+func Cosine(x, y []float32) float64 {
 	var dot, nx, ny float64
 	for i := range x {
 		a, b := float64(x[i]), float64(y[i])

@@ -10,6 +10,3 @@ func Load(onnx []byte, inputs, outputs []infer.Tensor) (infer.Engine, error) {
 	}
 	return e, nil
 }
-
-// Cosine is the similarity of two answers.
-var Cosine = cosine

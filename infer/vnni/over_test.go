@@ -11,6 +11,7 @@ import (
 
 	"vigil/infer"
 	"vigil/infer/infertest"
+	"vigil/infer/quant"
 	"vigil/infer/quant/onnx"
 	"vigil/infer/vnni"
 )
@@ -285,7 +286,7 @@ func FuzzAnswers(f *testing.F) {
 		}
 		have := answers(t, m, ours, infertest.NewNoise(1, 2), 0)
 		for i := range want {
-			if c := vnni.Cosine(have[i], want[i]); !(c > 0.98) {
+			if c := quant.Cosine(have[i], want[i]); !(c > 0.98) {
 				t.Errorf("%s: cosine %.4f", m.out[i].Name, c)
 			}
 		}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"time"
 
 	"vigil/infer"
+	"vigil/infer/quant"
 )
 
 // verdict says which engine runs a model on this machine.
@@ -62,7 +62,7 @@ func race(ctx context.Context, below infer.Engine, ours *engine) (v verdict, err
 		}
 	}
 	for i := range ours.outputs {
-		if cos := cosine(ios[0].Output(i), ios[1].Output(i)); !(cos >= leastAgreement) {
+		if cos := quant.Cosine(ios[0].Output(i), ios[1].Output(i)); !(cos >= leastAgreement) {
 			return verdict{reason: fmt.Sprintf("our 8-bit kernels do not agree with it on %s (cosine %.5f, %g is asked)", ours.outputs[i].Name, cos, leastAgreement)}, nil
 		}
 	}
@@ -71,18 +71,4 @@ func race(ctx context.Context, below infer.Engine, ours *engine) (v verdict, err
 		return verdict{close: gain > 1/leastGain, reason: fmt.Sprintf("our 8-bit kernels are no faster (%.2f times as fast, %g is asked)", gain, leastGain)}, nil
 	}
 	return verdict{ours: true, reason: fmt.Sprintf("VNNI kernels: they answer the same as ONNX Runtime and are %.2f times as fast", gain)}, nil
-}
-
-// cosine is the similarity of two vectors; 1 for two of zeros.
-func cosine(a, b []float32) float64 {
-	var ab, aa, bb float64
-	for i := range a {
-		ab += float64(a[i]) * float64(b[i])
-		aa += float64(a[i]) * float64(a[i])
-		bb += float64(b[i]) * float64(b[i])
-	}
-	if aa == 0 && bb == 0 {
-		return 1
-	}
-	return ab / math.Sqrt(aa*bb)
 }
