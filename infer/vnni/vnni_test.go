@@ -209,6 +209,22 @@ func closed(t *testing.T, e infer.Engine) {
 	}
 }
 
+func open(t *testing.T, e infer.Engine) infer.IO {
+	t.Helper()
+	io, err := e.NewIO()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return io
+}
+
+func shut(t *testing.T, io infer.IO) {
+	t.Helper()
+	if err := io.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // answers runs an engine on one noise.
 func answers(t *testing.T, m model, e infer.Engine, s infertest.Noise, i int) [][]float32 {
 	t.Helper()
@@ -221,15 +237,8 @@ func answers(t *testing.T, m model, e infer.Engine, s infertest.Noise, i int) []
 
 func run(t *testing.T, m model, e infer.Engine, s infertest.Noise, i int) (all [][]float32, err error) {
 	t.Helper()
-	io, err := e.NewIO()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := io.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	io := open(t, e)
+	defer shut(t, io)
 	if err := s.Fill(t.Context(), i, io.Input(0)); err != nil {
 		t.Fatal(err)
 	}
@@ -250,15 +259,8 @@ func TestARunEndsWithItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer closed(t, e)
-	io, err := e.NewIO()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := io.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	io := open(t, e)
+	defer shut(t, io)
 	ended, end := context.WithCancel(t.Context())
 	end()
 	if err := io.Run(ended); !errors.Is(err, context.Canceled) {

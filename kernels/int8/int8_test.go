@@ -9,6 +9,14 @@ import (
 	"vigil/kernels/int8"
 )
 
+// processor skips a test where the processor cannot run the layers.
+func processor(t *testing.T) {
+	t.Helper()
+	if err := int8.Have(); err != nil {
+		t.Skip("skipped: ", err)
+	}
+}
+
 // What follows is the reference: the layers as ONNX defines them, value by value.
 
 type pixels struct {
@@ -228,9 +236,7 @@ func convolution(r *rand.Rand, kind int8.Kind, in, out int8.Shape, kernel, strid
 }
 
 func TestLayersEqualTheReference(t *testing.T) {
-	if err := int8.Have(); err != nil {
-		t.Skip("skipped: ", err)
-	}
+	processor(t)
 	r := rand.New(rand.NewPCG(1, 2))
 	for _, c := range []struct {
 		kind                int8.Kind
@@ -292,9 +298,7 @@ func TestLayersEqualTheReference(t *testing.T) {
 }
 
 func TestDilatedLayersEqualTheReference(t *testing.T) {
-	if err := int8.Have(); err != nil {
-		t.Skip("skipped: ", err)
-	}
+	processor(t)
 	r := rand.New(rand.NewPCG(7, 8))
 	for _, kind := range []int8.Kind{int8.Conv, int8.Depthwise} {
 		in := int8.Shape{H: 11, W: 10, C: 16}
@@ -307,9 +311,7 @@ func TestDilatedLayersEqualTheReference(t *testing.T) {
 
 // What is filled up behind and below a picture may be more than above and before it.
 func TestUnevenPaddingEqualsTheReference(t *testing.T) {
-	if err := int8.Have(); err != nil {
-		t.Skip("skipped: ", err)
-	}
+	processor(t)
 	r := rand.New(rand.NewPCG(9, 10))
 	for _, kind := range []int8.Kind{int8.Conv, int8.Depthwise} {
 		for _, c := range []int{16, 32, 64} {
@@ -330,9 +332,7 @@ func TestUnevenPaddingEqualsTheReference(t *testing.T) {
 }
 
 func TestPointwiseLayersEqualTheReference(t *testing.T) {
-	if err := int8.Have(); err != nil {
-		t.Skip("skipped: ", err)
-	}
+	processor(t)
 	r := rand.New(rand.NewPCG(3, 4))
 	for _, c := range []int{5, 16, 40, 64} {
 		for _, block := range []int{1, 2, 3} {
@@ -353,9 +353,7 @@ func TestPointwiseLayersEqualTheReference(t *testing.T) {
 }
 
 func TestQuantizeEqualsTheReference(t *testing.T) {
-	if err := int8.Have(); err != nil {
-		t.Skip("skipped: ", err)
-	}
+	processor(t)
 	r := rand.New(rand.NewPCG(5, 6))
 	for _, block := range []int{1, 2} {
 		for _, w := range []int{2, 6, 16, 30, 32, 34, 66, 112} {
